@@ -1,0 +1,72 @@
+package configs
+
+import (
+	"maps"
+	"slices"
+)
+
+// unbuilt is a key whose feature this version does not have, and whether it asks for something.
+type unbuilt struct {
+	key  path
+	used bool
+}
+
+// unbuiltKeys lists what is missing outside of handlers. A row goes away with the change that builds its feature.
+func (c *Config) unbuiltKeys() []unbuilt {
+	return []unbuilt{
+		{path{"tracing", "endpoint"}, c.Tracing.Endpoint != ""},
+		{path{"kubernetes", "kubeconfig"}, c.Kubernetes.Kubeconfig != ""},
+		{path{"service_env", "services_file"}, c.ServiceEnv.ServicesFile != ""},
+	}
+}
+
+// unbuiltKeys lists what is missing in one handler.
+func (h Handler) unbuiltKeys() []unbuilt {
+	i, e, def := h.Images, h.ServiceEnv, defaultHandler()
+	rows := []unbuilt{
+		{path{"images", "pull_policy"}, i.PullPolicy != def.Images.PullPolicy},
+		{path{"images", "max_parallel_pulls"}, i.MaxParallelPulls != 0},
+		{path{"images", "snapshotter"}, i.Snapshotter != ""},
+		{path{"images", "auth_files"}, len(i.AuthFiles) > 0},
+		{path{"images", "credential_providers"}, i.CredentialProviders != ""},
+		{path{"images", "credential_provider_bin_dir"}, i.CredentialProviderBinDir != ""},
+		{path{"images", "preload"}, len(i.Preload) > 0},
+		{path{"images", "allow"}, len(i.Allow) > 0},
+		{path{"images", "require_digest"}, i.RequireDigest},
+		{path{"hooks", "allow_pod_hooks"}, h.Hooks.AllowPodHooks},
+		{path{"hooks", "allow_opt_out"}, h.Hooks.AllowOptOut},
+		{path{"hooks", "pod_pre_stop"}, h.Hooks.PodPreStop != def.Hooks.PodPreStop},
+		{path{"service_env", "enabled"}, e.Enabled},
+		{path{"service_env", "namespaces"}, len(e.Namespaces) > 0},
+		{path{"service_env", "on_unavailable"}, e.OnUnavailable != def.ServiceEnv.OnUnavailable},
+	}
+	for n := range h.Hooks.PostStart {
+		rows = append(rows, unbuilt{path{"hooks", "post_start", index(n)}, true})
+	}
+	for n := range h.Hooks.PreStop {
+		rows = append(rows, unbuilt{path{"hooks", "pre_stop", index(n)}, true})
+	}
+	return rows
+}
+
+// Unsupported returns the keys, in file order, that ask for something this version cannot do. A daemon must not start with them:
+// nobody should rely on a hook that is never run.
+func (c *Config) Unsupported() []Problem {
+	d := c.source
+	if d == nil {
+		d = &document{}
+	}
+	var found Problems
+	add := func(prefix path, rows []unbuilt) {
+		for _, row := range rows {
+			if row.used {
+				found = append(found, d.at(prefix.with(row.key...), "not supported by this version yet, remove it"))
+			}
+		}
+	}
+	add(nil, c.unbuiltKeys())
+	for _, name := range slices.Sorted(maps.Keys(c.Handlers)) {
+		add(path{"handlers", quoted(name)}, c.Handlers[name].unbuiltKeys())
+	}
+	return found.inFileOrder()
+}
