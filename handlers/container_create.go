@@ -1,0 +1,104 @@
+package handlers
+
+import (
+	"context"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/backend"
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/internal/routing"
+)
+
+// createContainer sends a new container to the backend of its sandbox, its
+// image made sure of, and learns its id.
+func (r *Runtime) createContainer(ctx context.Context, call *rawcri.Call) error {
+	b, err := r.owner(ctx, call)
+	if err != nil {
+		return err
+	}
+	var request runtimeapi.CreateContainerRequest
+	if err := call.Request.Decode(&request); err != nil {
+		return malformed(call, err)
+	}
+	frame, err := r.prepare(ctx, call, b, &request)
+	if err != nil {
+		return err
+	}
+	answer, err := r.Backends.Invoke(ctx, call, b, frame)
+	if err != nil {
+		return err
+	}
+	if err := r.learnContainer(answer, b, &request); err != nil {
+		return err
+	}
+	return call.Send(answer)
+}
+
+// prepare returns the frame to send: the one that came, unless something in
+// it must be another for this backend.
+func (r *Runtime) prepare(ctx context.Context, call *rawcri.Call, b *backend.Backend, request *runtimeapi.CreateContainerRequest) (*rawcri.Frame, error) {
+	pulled, err := r.PrepareImage(ctx, b, request)
+	if err != nil {
+		return nil, err
+	}
+	named, err := r.toRuntimeNames(request.GetConfig())
+	if err != nil {
+		return nil, err
+	}
+	if !pulled && !named {
+		return call.Request, nil
+	}
+	return rawcri.Encode(request)
+}
+
+// toRuntimeNames puts the backend's names for handlers in the container's
+// image specs, its mounts' included, and reports whether one differed.
+func (r *Runtime) toRuntimeNames(config *runtimeapi.ContainerConfig) (changed bool, err error) {
+	specs := []*runtimeapi.ImageSpec{config.GetImage()}
+	for _, m := range config.GetMounts() {
+		specs = append(specs, m.GetImage())
+	}
+	for _, spec := range specs {
+		if spec.GetRuntimeHandler() == "" {
+			continue
+		}
+		h, err := r.Table.Resolve(spec.GetRuntimeHandler())
+		if err != nil {
+			return false, status.Error(codes.InvalidArgument, err.Error())
+		}
+		changed = changed || h.Runtime != spec.GetRuntimeHandler()
+		spec.RuntimeHandler = h.Runtime
+	}
+	return changed, nil
+}
+
+func (r *Runtime) learnContainer(answer *rawcri.Frame, b *backend.Backend, request *runtimeapi.CreateContainerRequest) error {
+	idBytes, err := answer.ID()
+	if err != nil || len(idBytes) == 0 {
+		answer.Free()
+		return status.Errorf(codes.Internal, "backend %q answered CreateContainer without an id", b.Name)
+	}
+	id, config := string(idBytes), request.GetConfig()
+	sandbox := request.GetPodSandboxId()
+	record := routing.Container{ID: id, Backend: b.Name, Sandbox: sandbox, Image: routing.Reference(backend.PodImage(config.GetImage()))}
+	if before := r.Index.PutContainer(record); before != "" {
+		r.Log.WithFields(logrus.Fields{"container": id, "backend": b.Name, "other": before}).Error("two backends claim one container id")
+	}
+	if annotations := request.GetSandboxConfig().GetAnnotations(); len(annotations) > 0 {
+		r.Index.SetAnnotations(sandbox, annotations)
+	}
+	b.Containers.Created(id, &runtimeapi.Container{
+		Id: id, PodSandboxId: sandbox, Metadata: config.GetMetadata(), Image: config.GetImage(), ImageRef: config.GetImage().GetImage(),
+		State: runtimeapi.ContainerState_CONTAINER_CREATED, CreatedAt: time.Now().UnixNano(),
+		Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
+	})
+	r.Log.WithFields(logrus.Fields{
+		"container": id, "name": config.GetMetadata().GetName(), "sandbox": sandbox, "backend": b.Name,
+	}).Info("container created")
+	return nil
+}

@@ -1,0 +1,171 @@
+package handlers
+
+import (
+	"context"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/backend"
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/internal/routing"
+)
+
+// runPodSandbox sends a new sandbox to the runtime that its handler names, and
+// learns its id.
+func (r *Runtime) runPodSandbox(ctx context.Context, call *rawcri.Call) error {
+	var request runtimeapi.RunPodSandboxRequest
+	if err := call.Request.Decode(&request); err != nil {
+		return malformed(call, err)
+	}
+	return r.start(ctx, call, newPod{
+		message: &request, config: request.GetConfig(), handler: &request.RuntimeHandler,
+	})
+}
+
+// restorePod does the same for a sandbox that comes from a checkpoint; its
+// containers are learnt when they are first asked for.
+func (r *Runtime) restorePod(ctx context.Context, call *rawcri.Call) error {
+	var request runtimeapi.RestorePodRequest
+	if err := call.Request.Decode(&request); err != nil {
+		return malformed(call, err)
+	}
+	return r.start(ctx, call, newPod{
+		message: &request, config: request.GetConfig(), handler: &request.RuntimeHandler,
+	})
+}
+
+// newPod is a request that makes a sandbox, whose id is field 1 of the answer.
+type newPod struct {
+	message proto.Message
+	config  *runtimeapi.PodSandboxConfig
+	handler *string // In message.
+}
+
+func (r *Runtime) start(ctx context.Context, call *rawcri.Call, p newPod) error {
+	pod := podOf(p.config)
+	handler, b, err := r.choose(*p.handler, pod)
+	if err != nil {
+		return err
+	}
+	frame := call.Request
+	if handler.Runtime != *p.handler {
+		*p.handler = handler.Runtime
+		if frame, err = rawcri.Encode(p.message); err != nil {
+			return err
+		}
+	}
+	if err := r.pin(pod, handler); err != nil {
+		return err
+	}
+	answer, err := r.Backends.Invoke(ctx, call, b, frame)
+	if err != nil {
+		r.unpinAfter(pod, err)
+		return err
+	}
+	if err := r.learnSandbox(answer, b, handler, p.config); err != nil {
+		return err
+	}
+	return call.Send(answer)
+}
+
+func podOf(config *runtimeapi.PodSandboxConfig) routing.Pod {
+	return routing.Pod{UID: config.GetMetadata().GetUid(), Attempt: config.GetMetadata().GetAttempt()}
+}
+
+// choose finds the handler and backend of a new sandbox. An attempt at a pod
+// that went to one backend before goes there again, whatever the configuration
+// says by now: there its name is reserved, elsewhere it would be a second pod.
+func (r *Runtime) choose(name string, pod routing.Pod) (routing.Handler, *backend.Backend, error) {
+	if before, ok := r.before(pod); ok {
+		name = before
+	}
+	handler, err := r.Table.Resolve(name)
+	if err != nil {
+		return handler, nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	b := r.Backends.Get(handler.Backend)
+	return handler, b, r.Backends.Usable(b)
+}
+
+func (r *Runtime) before(pod routing.Pod) (string, bool) {
+	if pod.UID == "" {
+		return "", false
+	}
+	if name, ok := r.Index.Pinned(pod); ok {
+		return name, true
+	}
+	s, ok := r.Index.PodSandbox(pod)
+	return s.Handler, ok && s.Handler != ""
+}
+
+// pin keeps the attempt on its handler. It is on disk before the create is
+// sent when the backend could not tell afterwards which handler it was.
+func (r *Runtime) pin(pod routing.Pod, handler routing.Handler) error {
+	if pod.UID == "" {
+		return nil
+	}
+	if handler.Shared {
+		if err := r.Pins.Put(pod.Key(), handler.Name); err != nil {
+			return status.Errorf(codes.Internal, "the handler of pod %s cannot be kept on disk, its sandbox is not created: %v", pod.UID, err)
+		}
+	}
+	r.Index.Pin(pod, handler.Name)
+	return nil
+}
+
+// unpinAfter lets the attempt go elsewhere when the runtime has refused it.
+// After an error that may hide a success it stays pinned.
+func (r *Runtime) unpinAfter(pod routing.Pod, err error) {
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return
+	}
+	if _, exists := r.Index.PodSandbox(pod); !exists {
+		r.unpin(pod)
+	}
+}
+
+func (r *Runtime) unpin(pod routing.Pod) {
+	handler, ok := r.Index.Pinned(pod)
+	if !ok {
+		return
+	}
+	r.Index.Unpin(pod)
+	if h, err := r.Table.Resolve(handler); err == nil && !h.Shared {
+		return
+	}
+	// A pin too many costs a few bytes until the next start, which drops those
+	// of pods that are gone.
+	if err := r.Pins.Delete(pod.Key()); err != nil {
+		r.Log.WithField("pod", pod.UID).WithError(err).Warn("the handler of a removed pod stays on disk until the next start")
+	}
+}
+
+func (r *Runtime) learnSandbox(answer *rawcri.Frame, b *backend.Backend, handler routing.Handler, config *runtimeapi.PodSandboxConfig) error {
+	idBytes, err := answer.ID()
+	if err != nil || len(idBytes) == 0 {
+		answer.Free()
+		return status.Errorf(codes.Internal, "backend %q made a pod sandbox and answered without its id", b.Name)
+	}
+	id := string(idBytes)
+	record := routing.Sandbox{
+		ID: id, Backend: b.Name, Handler: handler.Name, Pod: podOf(config), Ready: true, Annotations: config.GetAnnotations(),
+	}
+	if before := r.Index.PutSandbox(record); before != "" {
+		r.Log.WithFields(logrus.Fields{"sandbox": id, "backend": b.Name, "other": before}).Error("two backends claim one sandbox id")
+	}
+	b.Sandboxes.Created(id, &runtimeapi.PodSandbox{
+		Id: id, Metadata: config.GetMetadata(), State: runtimeapi.PodSandboxState_SANDBOX_READY, CreatedAt: time.Now().UnixNano(),
+		Labels: config.GetLabels(), Annotations: config.GetAnnotations(), RuntimeHandler: handler.Name,
+	})
+	r.Log.WithFields(logrus.Fields{
+		"sandbox": id, "backend": b.Name, "handler": handler.Name,
+		"pod": config.GetMetadata().GetName(), "namespace": config.GetMetadata().GetNamespace(),
+	}).Info("pod sandbox runs")
+	return nil
+}

@@ -1,0 +1,16 @@
+// Package imageservice answers the kubelet's ImageService, so that each handler
+// has its own images.
+//
+// A kubelet asks about images as if the node had one store, and says nothing of
+// the handler unless its gate RuntimeClassInImageCriApi (KEP-4216) is on. Here
+// every call is led to the stores that it can only mean: those of the pods it is
+// made for. A store is one backend's ImageService.
+//
+// Guaranteed: an image is reported present only if it is so in every store that
+// is meant; "not found" is never said for a store that could not be asked; a
+// container whose image is missing in its own store gets it pulled there before
+// it is created. Pull credentials pass through memory and nowhere else.
+//
+// Not guaranteed: that a call without a pod (crictl) means what its user
+// thinks. Such a pull goes to the default handler's store.
+package imageservice

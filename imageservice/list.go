@@ -1,0 +1,130 @@
+package imageservice
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/backend"
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+)
+
+// streamChunk is how many images go into one message of StreamImages: an image
+// is well below 1 KiB, so a message stays far from every limit.
+const streamChunk = 1000
+
+// listImages answers the images of all stores, each id once.
+func (s *Service) listImages(ctx context.Context, call *rawcri.Call) error {
+	var request runtimeapi.ListImagesRequest
+	if err := call.Request.Decode(&request); err != nil {
+		return malformed(call, err)
+	}
+	if store, changed, err := s.listTarget(request.GetFilter()); err != nil || store != nil {
+		if err != nil {
+			return err
+		}
+		return s.forward(ctx, call, store, &request, changed)
+	}
+	images, err := s.union(ctx, call)
+	if err != nil {
+		return err
+	}
+	return call.Reply(&runtimeapi.ListImagesResponse{Images: images})
+}
+
+// streamImages does the same in several messages.
+func (s *Service) streamImages(ctx context.Context, call *rawcri.Call) error {
+	if s.single() {
+		return s.Backends.Forward(ctx, call, s.stores[0])
+	}
+	var request runtimeapi.StreamImagesRequest
+	if err := call.Request.Decode(&request); err != nil {
+		return malformed(call, err)
+	}
+	unary := *call
+	unary.Method = s.Backends.Catalog.Lookup("/" + rawcri.ImageService + "/ListImages")
+	images, err := s.union(ctx, &unary)
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(images, streamChunk) {
+		if err := call.Reply(&runtimeapi.StreamImagesResponse{Images: chunk}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listTarget returns the one store that a list is about, nil for all, and
+// whether the filter was changed.
+func (s *Service) listTarget(filter *runtimeapi.ImageFilter) (store *backend.Backend, changed bool, err error) {
+	spec := filter.GetImage()
+	handler := spec.GetRuntimeHandler()
+	if store, err = s.named(spec); store == nil && err == nil && s.single() {
+		store = s.stores[0]
+	}
+	return store, spec.GetRuntimeHandler() != handler, err
+}
+
+// union fetches all stores' images and merges them. A store that is away is
+// left out only if its backend has no pods.
+func (s *Service) union(ctx context.Context, call *rawcri.Call) ([]*runtimeapi.Image, error) {
+	lists := make([]runtimeapi.ListImagesResponse, len(s.stores))
+	errs := make([]error, len(s.stores))
+	var wg sync.WaitGroup
+	for i, b := range s.stores {
+		wg.Go(func() {
+			if !b.Up() && b.State().Listed && !s.Index.Holds(b.Name) {
+				return
+			}
+			frame, err := s.fetch(ctx, call, b)
+			if err == nil {
+				err = decode(frame, &lists[i])
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	merged := union{byID: map[string]*runtimeapi.Image{}}
+	for i := range lists {
+		if errs[i] != nil {
+			return nil, errs[i]
+		}
+		merged.add(lists[i].GetImages())
+	}
+	return merged.images, nil
+}
+
+// union is a list of images in which each id stands once.
+type union struct {
+	images []*runtimeapi.Image
+	byID   map[string]*runtimeapi.Image
+}
+
+// add merges a store's images: an image is pinned if some store pins it, has
+// every name that it has somewhere, and the larger of its sizes.
+func (u *union) add(images []*runtimeapi.Image) {
+	for _, i := range images {
+		known, ok := u.byID[i.GetId()]
+		if !ok {
+			u.byID[i.GetId()] = i
+			u.images = append(u.images, i)
+			continue
+		}
+		known.RepoTags = addMissing(known.GetRepoTags(), i.GetRepoTags())
+		known.RepoDigests = addMissing(known.GetRepoDigests(), i.GetRepoDigests())
+		known.Pinned = known.GetPinned() || i.GetPinned()
+		known.Size = max(known.GetSize(), i.GetSize())
+	}
+}
+
+func addMissing(to, from []string) []string {
+	for _, name := range from {
+		if !slices.Contains(to, name) {
+			to = append(to, name)
+		}
+	}
+	return to
+}

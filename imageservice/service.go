@@ -1,0 +1,110 @@
+package imageservice
+
+import (
+	"context"
+
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/backend"
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/internal/routing"
+)
+
+// Options are what the ImageService front needs.
+type Options struct {
+	Backends *backend.Set
+	Table    *routing.Table
+	Index    *routing.Index
+	Log      *logrus.Entry
+}
+
+// Service is the ImageService front. It is made by [New].
+type Service struct {
+	Options
+	calls   map[string]rawcri.Handler
+	stores  []*backend.Backend          // One for each store, the default one first.
+	storeOf map[string]*backend.Backend // By backend.
+	pending pending
+}
+
+// New returns the front.
+func New(o Options) *Service {
+	s := &Service{Options: o, storeOf: map[string]*backend.Backend{}}
+	byEndpoint := map[string]*backend.Backend{}
+	for _, b := range o.Backends.All() {
+		first, ok := byEndpoint[b.Config.Images()]
+		if !ok {
+			first = b
+			byEndpoint[b.Config.Images()] = b
+			s.stores = append(s.stores, b)
+		}
+		s.storeOf[b.Name] = first
+	}
+	s.calls = map[string]rawcri.Handler{
+		"ImageStatus":  s.imageStatus,
+		"PullImage":    s.pullImage,
+		"RemoveImage":  s.removeImage,
+		"ListImages":   s.listImages,
+		"StreamImages": s.streamImages,
+		"ImageFsInfo":  s.imageFsInfo,
+	}
+	return s
+}
+
+// Handle is the ImageService's [rawcri.Handler].
+func (s *Service) Handle(ctx context.Context, call *rawcri.Call) error {
+	if own, ok := s.calls[call.Method.Name]; ok {
+		return own(ctx, call)
+	}
+	if s.single() {
+		return s.Backends.Forward(ctx, call, s.stores[0])
+	}
+	return status.Errorf(codes.Unimplemented, "%s is not known to this cri-proxy: with several image stores it cannot be routed", call.Method.Name)
+}
+
+// single reports whether there is one store only, so that every call is its.
+func (s *Service) single() bool { return len(s.stores) == 1 }
+
+// named returns the store of the handler that a spec names, and puts the
+// backend's name for it in the spec; nil when it names none.
+func (s *Service) named(spec *runtimeapi.ImageSpec) (*backend.Backend, error) {
+	if spec.GetRuntimeHandler() == "" {
+		return nil, nil //nolint:nilnil // "None" is an answer here, and the callers' most usual one.
+	}
+	h, err := s.Table.Resolve(spec.GetRuntimeHandler())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	spec.RuntimeHandler = h.Runtime
+	return s.storeOf[h.Backend], nil
+}
+
+// storesOf returns the stores of some sandboxes, each once, the default first.
+func (s *Service) storesOf(sandboxes []routing.Sandbox) []*backend.Backend {
+	meant := map[*backend.Backend]bool{}
+	for _, p := range sandboxes {
+		meant[s.storeOf[p.Backend]] = true
+	}
+	var stores []*backend.Backend
+	for _, b := range s.stores {
+		if meant[b] {
+			stores = append(stores, b)
+		}
+	}
+	return stores
+}
+
+// malformed is the error for bytes that are not the request they should be.
+func malformed(call *rawcri.Call, err error) error {
+	return status.Errorf(codes.InvalidArgument, "the request of %s cannot be read: %v", call.Method.Name, err)
+}
+
+// decode fills m from a frame that nobody else needs.
+func decode(f *rawcri.Frame, m proto.Message) error {
+	defer f.Free()
+	return f.Decode(m)
+}

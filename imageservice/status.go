@@ -1,0 +1,188 @@
+package imageservice
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/backend"
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/internal/routing"
+)
+
+// imageStatus finds out which stores a call means, and asks them.
+func (s *Service) imageStatus(ctx context.Context, call *rawcri.Call) error {
+	var request runtimeapi.ImageStatusRequest
+	if err := call.Request.Decode(&request); err != nil {
+		return malformed(call, err)
+	}
+	spec := request.GetImage()
+	handler := spec.GetRuntimeHandler()
+	store, err := s.named(spec)
+	if err != nil {
+		return err
+	}
+	image := routing.Reference(spec.GetImage())
+	if store == nil && s.single() {
+		store = s.stores[0]
+	} else if store != nil {
+		s.mark(image, s.within(store, s.meantBy(spec.GetAnnotations(), image)))
+	}
+	if store != nil {
+		return s.forward(ctx, call, store, &request, spec.GetRuntimeHandler() != handler)
+	}
+	if len(spec.GetAnnotations()) == 0 {
+		return s.anywhere(ctx, call, s.waiting(image))
+	}
+	pods := s.meantBy(spec.GetAnnotations(), image)
+	s.mark(image, pods)
+	return s.everywhere(ctx, call, s.storesOf(pods))
+}
+
+// forward passes a call on to one store, as it came unless it was changed.
+func (s *Service) forward(ctx context.Context, call *rawcri.Call, store *backend.Backend, request proto.Message, changed bool) error {
+	frame := call.Request
+	if changed {
+		var err error
+		if frame, err = rawcri.Encode(request); err != nil {
+			return err
+		}
+	}
+	answer, err := s.Backends.Invoke(ctx, call, store, frame)
+	if err != nil {
+		return err
+	}
+	return call.Send(answer)
+}
+
+// everywhere answers for pods that may be several: present is present in every
+// store, since a container of any of them may be created next.
+func (s *Service) everywhere(ctx context.Context, call *rawcri.Call, stores []*backend.Backend) error {
+	if len(stores) == 0 {
+		stores = s.stores[:1] // No pod at all: the default handler's store.
+	}
+	if len(stores) == 1 {
+		return s.Backends.Forward(ctx, call, stores[0])
+	}
+	answers := s.ask(ctx, call, stores)
+	defer free(answers)
+	for _, a := range answers {
+		if a.err != nil {
+			return a.err
+		}
+	}
+	for _, a := range answers {
+		if a.image == nil {
+			return a.send(call)
+		}
+	}
+	return answers[0].send(call)
+}
+
+// anywhere answers a call that names no pod, the kubelet's question for the
+// image's user above all: present is present in some store. The answer decides
+// as whom a container runs, and "absent" makes it root, so that stores which
+// disagree, or one that is away while the others have nothing, are an error.
+func (s *Service) anywhere(ctx context.Context, call *rawcri.Call, stores []*backend.Backend) error {
+	if len(stores) == 1 {
+		return s.Backends.Forward(ctx, call, stores[0])
+	}
+	answers := s.ask(ctx, call, stores)
+	defer free(answers)
+	var found *answer
+	for i := range answers {
+		a := &answers[i]
+		switch {
+		case a.image == nil:
+		case found == nil:
+			found = a
+		case !sameUser(found.image, a.image):
+			return status.Errorf(codes.Unavailable,
+				"image %q has the user %s on backend %q and %s on backend %q, and it cannot be told which is meant; pull it again or remove it from one",
+				found.image.GetId(), user(found.image), found.store.Name, user(a.image), a.store.Name)
+		}
+	}
+	if found != nil {
+		return found.send(call)
+	}
+	for _, a := range answers {
+		if a.err != nil {
+			return a.err
+		}
+	}
+	return answers[0].send(call)
+}
+
+func sameUser(a, b *runtimeapi.Image) bool {
+	return proto.Equal(a.GetUid(), b.GetUid()) && a.GetUsername() == b.GetUsername()
+}
+
+func user(i *runtimeapi.Image) string {
+	if i.GetUid() != nil {
+		return i.GetUid().String()
+	}
+	return i.GetUsername()
+}
+
+// answer is one store's answer to ImageStatus.
+type answer struct {
+	store *backend.Backend
+	frame *rawcri.Frame
+	image *runtimeapi.Image // nil: not there.
+	err   error
+}
+
+func (a *answer) send(call *rawcri.Call) error {
+	frame := a.frame
+	a.frame = nil
+	call.Backend = a.store.Name
+	return call.Send(frame)
+}
+
+func free(answers []answer) {
+	for _, a := range answers {
+		a.frame.Free()
+	}
+}
+
+// ask asks several stores side by side, each for at most its list_timeout.
+func (s *Service) ask(ctx context.Context, call *rawcri.Call, stores []*backend.Backend) []answer {
+	answers := make([]answer, len(stores))
+	var wg sync.WaitGroup
+	for i, b := range stores {
+		wg.Go(func() { answers[i] = s.askOne(ctx, call, b) })
+	}
+	wg.Wait()
+	return answers
+}
+
+func (s *Service) askOne(ctx context.Context, call *rawcri.Call, b *backend.Backend) answer {
+	a := answer{store: b}
+	if a.frame, a.err = s.fetch(ctx, call, b); a.err != nil {
+		return a
+	}
+	var decoded runtimeapi.ImageStatusResponse
+	a.err = a.frame.Decode(&decoded)
+	a.image = decoded.GetImage()
+	return a
+}
+
+// fetch gets one store's part of an answer. One that is away says so as
+// Unavailable, and is not waited for twice.
+func (s *Service) fetch(ctx context.Context, call *rawcri.Call, b *backend.Backend) (*rawcri.Frame, error) {
+	if !b.Up() {
+		return nil, b.Away()
+	}
+	limited, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
+	defer cancel()
+	frame, err := s.Backends.Fetch(limited, call.Method, b, call.Request)
+	if err != nil && backend.IsAway(ctx, err) {
+		b.Suspect(err)
+		return nil, b.Away()
+	}
+	return frame, err
+}

@@ -1,0 +1,197 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/configs"
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+)
+
+// State is what a backend was seen to be.
+type State struct {
+	Up           bool      // It answers and its ids are known.
+	Since        time.Time // When Up last changed.
+	Err          error     // Why it is not up.
+	Listed       bool      // Its ids were listed at least once in this process.
+	Runtime      string    // Its runtime_name, "" before the first answer.
+	Version      string    // Its runtime_version.
+	CgroupDriver string    // SYSTEMD or CGROUPFS; "" when it does not say.
+}
+
+// Backend is one upstream runtime. It is made by [New].
+type Backend struct {
+	Name   string
+	Config configs.Backend
+	// Sandboxes and Containers are what it last listed, for when it is away.
+	Sandboxes, Containers LastList
+
+	conn   *grpc.ClientConn
+	images *grpc.ClientConn // The same as conn, unless the configuration names another socket.
+
+	mu    sync.Mutex
+	state State
+	wake  context.CancelFunc // Ends waitLost; nil while nobody waits.
+}
+
+func newBackend(name string, cfg configs.Backend, dial []grpc.DialOption) (*Backend, error) {
+	conn, err := dialEndpoint(cfg.Endpoint, dial)
+	if err != nil {
+		return nil, fmt.Errorf("backend %q: %w", name, err)
+	}
+	ttl := cfg.LastKnownTTL.Duration
+	b := &Backend{
+		Name: name, Config: cfg, conn: conn, images: conn,
+		Sandboxes: LastList{ttl: ttl}, Containers: LastList{ttl: ttl},
+		state: State{Since: time.Now(), Err: errNotTried},
+	}
+	if cfg.Images() != cfg.Endpoint {
+		if b.images, err = dialEndpoint(cfg.Images(), dial); err != nil {
+			return nil, errors.Join(fmt.Errorf("backend %q: image endpoint: %w", name, err), conn.Close())
+		}
+	}
+	return b, nil
+}
+
+// errNotTried is a backend's state before the first answer.
+var errNotTried = errors.New("it was not reached yet")
+
+func dialEndpoint(endpoint string, dial []grpc.DialOption) (*grpc.ClientConn, error) {
+	path, err := configs.SocketPath(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return rawcri.Dial(path, dial...)
+}
+
+func (b *Backend) close() error {
+	b.Sandboxes.free()
+	b.Containers.free()
+	err := b.conn.Close()
+	if b.images != b.conn {
+		err = errors.Join(err, b.images.Close())
+	}
+	return err
+}
+
+// Runtime returns the typed client of the backend's RuntimeService.
+func (b *Backend) Runtime() runtimeapi.RuntimeServiceClient {
+	return runtimeapi.NewRuntimeServiceClient(b.conn)
+}
+
+// Images returns the typed client of the backend's ImageService.
+func (b *Backend) Images() runtimeapi.ImageServiceClient {
+	return runtimeapi.NewImageServiceClient(b.images)
+}
+
+// connOf returns the connection that serves a CRI service.
+func (b *Backend) connOf(service string) *grpc.ClientConn {
+	if service == rawcri.ImageService {
+		return b.images
+	}
+	return b.conn
+}
+
+// State returns what the backend was last seen to be.
+func (b *Backend) State() State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state
+}
+
+// Up reports whether the backend answers and its ids are known.
+func (b *Backend) Up() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state.Up
+}
+
+// Suspect takes the backend for away until it answers again: a call that
+// should be short was not.
+func (b *Backend) Suspect(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.state.Up {
+		return
+	}
+	b.state.Up, b.state.Since, b.state.Err = false, time.Now(), err
+	if b.wake != nil {
+		b.wake()
+	}
+}
+
+// waitLost waits until the backend, which is up, no longer is.
+func (b *Backend) waitLost(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !b.setWake(cancel) {
+		return
+	}
+	if b.conn.WaitForStateChange(ctx, connectivity.Ready) {
+		b.Suspect(errConnectionLost)
+	}
+	b.setWake(nil)
+}
+
+var errConnectionLost = errors.New("the connection was lost")
+
+func (b *Backend) setWake(cancel context.CancelFunc) (up bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wake = cancel
+	return b.state.Up
+}
+
+// Away returns the error of a call that needs this backend while it does not
+// answer.
+func (b *Backend) Away() error {
+	s := b.State()
+	return status.Errorf(codes.Unavailable, "backend %q (%s) is away since %s: %s",
+		b.Name, b.Config.Endpoint, s.Since.Format(time.RFC3339), message(s.Err))
+}
+
+// explain puts the backend's name before an error that no runtime gave: the
+// connection failed. A runtime's own status passes as it is.
+func (b *Backend) explain(err error, conn *grpc.ClientConn) error {
+	if status.Code(err) != codes.Unavailable || conn.GetState() == connectivity.Ready {
+		return err
+	}
+	return status.Errorf(codes.Unavailable, "backend %q (%s) is away: %s", b.Name, conn.Target(), message(err))
+}
+
+// ExplainImages puts the backend's name before an error of its ImageService
+// that no runtime gave; any other passes as it is.
+func (b *Backend) ExplainImages(err error) error { return b.explain(err, b.images) }
+
+// IsAway reports whether err says that a backend did not answer, rather than
+// what it answered. Only a deadline of our own counts: ctx is the caller's.
+func IsAway(ctx context.Context, err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable:
+		return true
+	case codes.DeadlineExceeded:
+		return ctx.Err() == nil
+	default:
+		return false
+	}
+}
+
+// message is the text of an error without gRPC's wrapping of the code.
+func message(err error) string {
+	if err == nil {
+		return "no reason known"
+	}
+	if s, ok := status.FromError(err); ok {
+		return s.Message()
+	}
+	return err.Error()
+}

@@ -1,0 +1,144 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+)
+
+// Owner returns the backend that a sandbox or container id belongs to. An id
+// that routing does not know, a short one above all, is asked for everywhere:
+//
+//   - known to one backend: that one, and routing has learnt it;
+//   - a short id known to two: InvalidArgument naming both;
+//   - known to none while a backend is away: Unavailable, since it may be there;
+//   - known to none, or empty: the default backend, whose answer is the answer.
+func (s *Set) Owner(ctx context.Context, kind rawcri.IDKind, id []byte) (*Backend, error) {
+	if s.Single() || len(id) == 0 {
+		return s.Default(), nil
+	}
+	look := s.Index.ContainerOwner
+	if kind == rawcri.SandboxID {
+		look = s.Index.SandboxOwner
+	}
+	if name, ok := look(id); ok {
+		return s.byName[name], nil
+	}
+	return s.ask(ctx, kind, string(id))
+}
+
+// Exactly returns the backend of an id of any kind that routing knows in
+// full; nil when it does not.
+func (s *Set) Exactly(id []byte) *Backend {
+	if name, ok := s.Index.ContainerOwner(id); ok {
+		return s.byName[name]
+	}
+	if name, ok := s.Index.SandboxOwner(id); ok {
+		return s.byName[name]
+	}
+	return nil
+}
+
+func (s *Set) ask(ctx context.Context, kind rawcri.IDKind, id string) (*Backend, error) {
+	found := make([]bool, len(s.all))
+	errs := make([]error, len(s.all))
+	var wg sync.WaitGroup
+	for i, b := range s.all {
+		wg.Go(func() { found[i], errs[i] = s.has(ctx, b, kind, id) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+
+	var owner *Backend
+	for i, b := range s.all {
+		switch {
+		case !found[i]:
+		case owner == nil:
+			owner = b
+		default:
+			return nil, status.Errorf(codes.InvalidArgument,
+				"%s %q is ambiguous: it matches one on backend %q and one on backend %q; give more of the id", noun(kind), id, owner.Name, b.Name)
+		}
+	}
+	if owner != nil {
+		return owner, nil
+	}
+	for i, b := range s.all {
+		if errs[i] != nil {
+			return nil, status.Errorf(codes.Unavailable, "%s %q is not known, and it may be on backend %q, which does not answer: %s",
+				noun(kind), id, b.Name, message(errs[i]))
+		}
+	}
+	return s.Default(), nil
+}
+
+func noun(kind rawcri.IDKind) string {
+	if kind == rawcri.SandboxID {
+		return "pod sandbox"
+	}
+	return "container"
+}
+
+// has asks one backend for an id, which may be short, and learns what it
+// answers.
+func (s *Set) has(ctx context.Context, b *Backend, kind rawcri.IDKind, id string) (bool, error) {
+	if !b.Up() {
+		return false, b.Away()
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
+	defer cancel()
+	if kind == rawcri.SandboxID {
+		return s.hasSandbox(ctx, b, &runtimeapi.PodSandboxFilter{Id: id})
+	}
+	list, err := b.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{Id: id}})
+	if err != nil {
+		return false, fmt.Errorf("ListContainers: %w", b.explain(err, b.conn))
+	}
+	for _, c := range list.GetContainers() {
+		if before := s.Index.PutContainer(containerRecord(b, c)); before != "" {
+			s.clash(c.GetId(), before, b.Name)
+		}
+	}
+	return len(list.GetContainers()) > 0, nil
+}
+
+func (s *Set) hasSandbox(ctx context.Context, b *Backend, filter *runtimeapi.PodSandboxFilter) (bool, error) {
+	list, err := b.Runtime().ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: filter})
+	if err != nil {
+		return false, fmt.Errorf("ListPodSandbox: %w", b.explain(err, b.conn))
+	}
+	for _, p := range list.GetItems() {
+		if before := s.Index.PutSandbox(s.sandboxRecord(b, p)); before != "" {
+			s.clash(p.GetId(), before, b.Name)
+		}
+	}
+	return len(list.GetItems()) > 0, nil
+}
+
+// FindPod makes routing learn the sandboxes of a pod, wherever they are: the
+// answer to a create may have been lost on its way.
+func (s *Set) FindPod(ctx context.Context, uid string) {
+	filter := &runtimeapi.PodSandboxFilter{LabelSelector: map[string]string{"io.kubernetes.pod.uid": uid}}
+	var wg sync.WaitGroup
+	for _, b := range s.all {
+		if !b.Up() {
+			continue
+		}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
+			defer cancel()
+			if _, err := s.hasSandbox(ctx, b, filter); err != nil {
+				s.Log.WithField("backend", b.Name).WithError(err).Warn("could not be asked for the sandboxes of a pod")
+			}
+		})
+	}
+	wg.Wait()
+}

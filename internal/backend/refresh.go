@@ -1,0 +1,205 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/internal/routing"
+)
+
+// seen is what a backend says when it is listed anew.
+type seen struct {
+	version    *runtimeapi.VersionResponse
+	driver     string
+	sandboxes  runtimeapi.ListPodSandboxResponse
+	containers runtimeapi.ListContainersResponse
+}
+
+// refresh lists a backend anew and reports whether it is up.
+func (s *Set) refresh(ctx context.Context, b *Backend) bool {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	rebuild := s.Index.Rebuild(b.Name)
+	sandboxes := s.relist(b, "ListPodSandbox", &b.Sandboxes)
+	containers := s.relist(b, "ListContainers", &b.Containers)
+	var found seen
+	err := b.look(ctx, &found, sandboxes, containers)
+	if err != nil {
+		rebuild.Abort()
+		s.failed(ctx, b, err)
+	} else {
+		s.learn(b, rebuild, &found)
+	}
+	// Only now handler names can be translated: the index knows the sandboxes.
+	sandboxes.end(err)
+	containers.end(err)
+	return err == nil
+}
+
+// learn puts what was seen into the index, and the backend up.
+func (s *Set) learn(b *Backend, rebuild *routing.Rebuild, found *seen) {
+	sandboxes, containers := s.records(b, found)
+	for _, c := range rebuild.Finish(sandboxes, containers) {
+		s.clash(c.ID, c.Before, b.Name)
+	}
+	b.up(found)
+	s.Log.WithFields(logrus.Fields{
+		"backend": b.Name, "version": found.version.GetRuntimeName() + " " + found.version.GetRuntimeVersion(),
+		"sandboxes": len(sandboxes), "containers": len(containers),
+	}).Info("backend is up")
+	if err := s.Usable(b); err != nil {
+		s.Log.WithField("backend", b.Name).WithError(err).Error("backend takes no new sandboxes")
+	}
+}
+
+// relist is one unfiltered list on its way, which becomes the last known one.
+type relist struct {
+	set    *Set
+	b      *Backend
+	method rawcri.Method
+	last   *LastList
+	since  uint64
+	frame  *rawcri.Frame
+}
+
+func (s *Set) relist(b *Backend, name string, last *LastList) *relist {
+	method := s.Catalog.Lookup("/" + rawcri.RuntimeService + "/" + name)
+	return &relist{set: s, b: b, method: method, last: last, since: last.Begin()}
+}
+
+func (l *relist) fetch(ctx context.Context, into proto.Message) error {
+	frame, err := rawcri.Fetch(ctx, l.b.conn, l.method.FullName, rawcri.NewFrame(nil), grpc.WaitForReady(true))
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.method.Name, err)
+	}
+	l.frame = frame
+	return frame.Decode(into)
+}
+
+func (l *relist) end(err error) {
+	if err != nil {
+		l.frame.Free()
+		l.last.End(l.since, nil)
+		return
+	}
+	frame, err := l.set.Translate(l.b, l.method, l.frame, nil)
+	if err != nil { // It was decoded a moment ago; the next list will do.
+		frame = nil
+	}
+	l.last.End(l.since, frame)
+	frame.Free()
+}
+
+// look asks for everything at once. WaitForReady, since the point is to wait
+// for the backend; no caller's call does so.
+func (b *Backend) look(ctx context.Context, found *seen, sandboxes, containers *relist) error {
+	client, wait := b.Runtime(), grpc.WaitForReady(true)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		found.version, err = client.Version(ctx, &runtimeapi.VersionRequest{}, wait)
+		return wrap("Version", err)
+	})
+	g.Go(func() error {
+		config, err := client.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{}, wait)
+		if status.Code(err) == codes.Unimplemented { // containerd 1.7: the kubelet trusts its own setting too.
+			return nil
+		}
+		if linux := config.GetLinux(); linux != nil {
+			found.driver = linux.GetCgroupDriver().String()
+		}
+		return wrap("RuntimeConfig", err)
+	})
+	g.Go(func() error { return sandboxes.fetch(ctx, &found.sandboxes) })
+	g.Go(func() error { return containers.fetch(ctx, &found.containers) })
+	return g.Wait()
+}
+
+func wrap(call string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", call, err)
+}
+
+func (b *Backend) up(found *seen) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state = State{
+		Up: true, Since: time.Now(), Listed: true,
+		Runtime: found.version.GetRuntimeName(), Version: found.version.GetRuntimeVersion(), CgroupDriver: found.driver,
+	}
+}
+
+// failed keeps why a backend is not up. It is logged when it changes: the
+// backend is asked twice a second.
+func (s *Set) failed(ctx context.Context, b *Backend, err error) {
+	b.mu.Lock()
+	first := b.state.Err == nil || b.state.Err.Error() != err.Error()
+	b.state.Up, b.state.Err = false, err
+	b.mu.Unlock()
+	if first && ctx.Err() != context.Canceled { //nolint:errorlint // Err returns the bare sentinel.
+		s.Log.WithFields(logrus.Fields{"backend": b.Name, "endpoint": b.Config.Endpoint}).WithError(err).Warn("backend is away")
+	}
+}
+
+// clash reports one id on two backends. Runtimes make them at random, so it
+// is a copied state directory or one runtime under two endpoints.
+func (s *Set) clash(id, before, now string) {
+	s.Log.WithFields(logrus.Fields{"id": id, "backend": now, "other": before}).
+		Error("two backends claim one id: do both endpoints lead to one runtime? calls go to the backend named last")
+}
+
+// records turns lists into routing's records.
+func (s *Set) records(b *Backend, found *seen) ([]routing.Sandbox, []routing.Container) {
+	sandboxes := make([]routing.Sandbox, 0, len(found.sandboxes.GetItems()))
+	for _, p := range found.sandboxes.GetItems() {
+		sandboxes = append(sandboxes, s.sandboxRecord(b, p))
+	}
+	containers := make([]routing.Container, 0, len(found.containers.GetContainers()))
+	for _, c := range found.containers.GetContainers() {
+		containers = append(containers, containerRecord(b, c))
+	}
+	return sandboxes, containers
+}
+
+func (s *Set) sandboxRecord(b *Backend, p *runtimeapi.PodSandbox) routing.Sandbox {
+	record := routing.Sandbox{
+		ID: p.GetId(), Backend: b.Name,
+		Pod:         routing.Pod{UID: p.GetMetadata().GetUid(), Attempt: p.GetMetadata().GetAttempt()},
+		Ready:       p.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY,
+		Annotations: p.GetAnnotations(),
+	}
+	record.Handler, _ = s.Table.Public(b.Name, []byte(p.GetRuntimeHandler()))
+	if pinned, ok := s.Index.Pinned(record.Pod); ok {
+		if h, err := s.Table.Resolve(pinned); err == nil && h.Backend == b.Name {
+			record.Handler = pinned
+		}
+	}
+	return record
+}
+
+func containerRecord(b *Backend, c *runtimeapi.Container) routing.Container {
+	return routing.Container{
+		ID: c.GetId(), Backend: b.Name, Sandbox: c.GetPodSandboxId(),
+		Image: routing.Reference(PodImage(c.GetImage())),
+	}
+}
+
+// PodImage is the name that a container's pod gives its image. A runtime that
+// predates the field has what the kubelet resolved it to.
+func PodImage(spec *runtimeapi.ImageSpec) string {
+	if name := spec.GetUserSpecifiedImage(); name != "" {
+		return name
+	}
+	return spec.GetImage()
+}

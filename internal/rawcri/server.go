@@ -1,0 +1,123 @@
+package rawcri
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// windowSize of streams and connections on both sides. Static windows also
+// turn off the bandwidth estimator and its PINGs.
+const windowSize = 4 << 20
+
+// streamWorkers serve calls without a new goroutine, and a new stack, for
+// each; when all are busy gRPC starts goroutines as usual.
+const streamWorkers = 16
+
+// Handler answers the calls of one gRPC service. Its error is the call's
+// status: a status error arrives unchanged, any other as Unknown. The context's
+// outgoing metadata is what the caller sent.
+type Handler func(ctx context.Context, call *Call) error
+
+// ServerOptions are what a Server needs.
+type ServerOptions struct {
+	Catalog  *Catalog
+	Services map[string]Handler // By full service name.
+	// Observe is told of each call before it is handled, and returns what is
+	// told of its end. Each RPC is observed once.
+	Observe func(call *Call) (done func(err error))
+	Log     *logrus.Entry
+	// Extra gRPC options, for tests.
+	Extra []grpc.ServerOption
+}
+
+// Server is the gRPC server in front of the handlers. There is no method
+// table in it: every method, known to gRPC or not, takes the one way through
+// serve.
+type Server struct {
+	options ServerOptions
+	grpc    *grpc.Server
+}
+
+// NewServer returns a server that does not listen yet.
+func NewServer(o ServerOptions) *Server {
+	s := &Server{options: o}
+	s.grpc = grpc.NewServer(append([]grpc.ServerOption{
+		grpc.ForceServerCodecV2(NewCodec()),
+		grpc.UnknownServiceHandler(s.handle),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.StaticStreamWindowSize(windowSize),
+		grpc.StaticConnWindowSize(windowSize),
+		grpc.MaxRecvMsgSize(MaxMessageSize),
+		grpc.MaxSendMsgSize(MaxMessageSize),
+	}, o.Extra...)...)
+	return s
+}
+
+// Serve answers calls on l until Shutdown; it returns an error when l fails
+// before that.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.grpc.Serve(l); err != nil {
+		return fmt.Errorf("serve CRI on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown refuses new calls and waits at most that long for the running
+// ones; then it cancels them. An open event stream never ends by itself, so
+// that the limit is the usual end on a node with evented PLEG.
+func (s *Server) Shutdown(limit time.Duration) {
+	var wg sync.WaitGroup
+	drained := make(chan struct{})
+	wg.Go(func() {
+		defer close(drained)
+		s.grpc.GracefulStop()
+	})
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-drained:
+	case <-timer.C:
+		s.grpc.Stop()
+	}
+	wg.Wait()
+}
+
+// handle is gRPC's entry for every RPC.
+func (s *Server) handle(_ any, stream grpc.ServerStream) error {
+	name, _ := grpc.MethodFromServerStream(stream)
+	call := &Call{Method: s.options.Catalog.Lookup(name), Request: &Frame{}, stream: stream}
+	defer func() { call.Request.Free() }()
+	done := s.options.Observe(call)
+	err := s.serve(outgoing(stream.Context()), call)
+	done(err)
+	return err
+}
+
+func (s *Server) serve(ctx context.Context, call *Call) (err error) {
+	handler, ok := s.options.Services[call.Method.Service]
+	if !ok {
+		return status.Errorf(codes.Unimplemented, "unknown service %s: cri-proxy serves %s and %s",
+			call.Method.Service, RuntimeService, ImageService)
+	}
+	if err := call.stream.RecvMsg(call.Request); err != nil {
+		return status.Errorf(codes.InvalidArgument, "%s came without a request message: %v", call.Method.FullName, err)
+	}
+	// One bad message must not end the node's runtime: gRPC has no recovery of
+	// its own.
+	defer func() {
+		if r := recover(); r != nil {
+			s.options.Log.WithFields(logrus.Fields{"method": call.Method.Name, "panic": r}).Errorf("call panicked\n%s", debug.Stack())
+			err = status.Errorf(codes.Internal, "cri-proxy panicked in %s: see its log", call.Method.Name)
+		}
+	}()
+	return handler(ctx, call)
+}

@@ -1,0 +1,323 @@
+package routing
+
+import (
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Pod names one attempt at a pod's sandbox. A runtime makes at most one
+// sandbox of it.
+type Pod struct {
+	UID     string
+	Attempt uint32
+}
+
+// Key returns the pod as a string, for maps that outlive the process.
+func (p Pod) Key() string { return p.UID + "/" + strconv.FormatUint(uint64(p.Attempt), 10) }
+
+// ParsePod reads what Key wrote; false when it did not write it.
+func ParsePod(key string) (Pod, bool) {
+	uid, attempt, ok := strings.Cut(key, "/")
+	n, err := strconv.ParseUint(attempt, 10, 32)
+	return Pod{UID: uid, Attempt: uint32(n)}, ok && err == nil
+}
+
+// Sandbox is what is known of a pod sandbox.
+type Sandbox struct {
+	ID          string
+	Backend     string
+	Handler     string // The public name; "" when the runtime named none that is configured.
+	Pod         Pod
+	Ready       bool
+	Annotations map[string]string // The newest seen; not to be changed.
+	Images      []string          // References, normalised, of which it had a container.
+}
+
+// Container is what is known of a container.
+type Container struct {
+	ID      string
+	Backend string
+	Sandbox string // Its sandbox's id.
+	Image   string // The normalised reference that its pod names; "" unknown.
+}
+
+type entry[T any] struct {
+	record T
+	seq    uint64 // When it was learnt.
+}
+
+// Index holds the records by id. Records are values: what is returned is a
+// copy that nobody changes.
+type Index struct {
+	mu         sync.RWMutex
+	seq        uint64
+	sandboxes  map[string]entry[Sandbox]
+	containers map[string]entry[Container]
+	pods       map[Pod]string    // → sandbox id.
+	pins       map[Pod]string    // → handler, from before the create on.
+	removed    map[string]uint64 // Ids removed while a rebuild is running.
+	rebuilds   int
+}
+
+// NewIndex returns an empty index.
+func NewIndex() *Index {
+	return &Index{
+		sandboxes:  map[string]entry[Sandbox]{},
+		containers: map[string]entry[Container]{},
+		pods:       map[Pod]string{},
+		pins:       map[Pod]string{},
+		removed:    map[string]uint64{},
+	}
+}
+
+// SandboxOwner returns the backend of a sandbox.
+func (x *Index) SandboxOwner(id []byte) (string, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.sandboxes[string(id)]
+	return e.record.Backend, ok
+}
+
+// ContainerOwner returns the backend of a container.
+func (x *Index) ContainerOwner(id []byte) (string, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.containers[string(id)]
+	return e.record.Backend, ok
+}
+
+// Sandbox returns the record of a sandbox.
+func (x *Index) Sandbox(id string) (Sandbox, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.sandboxes[id]
+	return e.record, ok
+}
+
+// SandboxHandler returns a sandbox's public handler name.
+func (x *Index) SandboxHandler(id []byte) (string, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.sandboxes[string(id)]
+	return e.record.Handler, ok
+}
+
+// FullSandboxID returns the id that a short one means on a backend, or the
+// short one when that is not known.
+func (x *Index) FullSandboxID(backend, id string) string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return full(x.sandboxes, id, func(s Sandbox) bool { return s.Backend == backend })
+}
+
+// FullContainerID is FullSandboxID for containers.
+func (x *Index) FullContainerID(backend, id string) string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return full(x.containers, id, func(c Container) bool { return c.Backend == backend })
+}
+
+func full[T any](records map[string]entry[T], id string, of func(T) bool) string {
+	if _, ok := records[id]; ok {
+		return id
+	}
+	found := id
+	for known, e := range records {
+		if strings.HasPrefix(known, id) && of(e.record) {
+			if found != id {
+				return id // Two of them: the runtime will have refused it.
+			}
+			found = known
+		}
+	}
+	return found
+}
+
+// PodSandbox returns the sandbox of one attempt at a pod.
+func (x *Index) PodSandbox(p Pod) (Sandbox, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	id, ok := x.pods[p]
+	if !ok {
+		return Sandbox{}, false
+	}
+	e, ok := x.sandboxes[id]
+	return e.record, ok
+}
+
+// Pin keeps an attempt at a pod on a handler: a retry of a create whose answer
+// was lost must not make a second sandbox elsewhere.
+func (x *Index) Pin(p Pod, handler string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.pins[p] = handler
+}
+
+// Pinned returns the handler of an attempt at a pod.
+func (x *Index) Pinned(p Pod) (string, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	handler, ok := x.pins[p]
+	return handler, ok
+}
+
+// Unpin forgets a pin: nothing came of the attempt, or it is removed.
+func (x *Index) Unpin(p Pod) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.pins, p)
+}
+
+// Ready returns the READY sandboxes that keep says yes to.
+func (x *Index) Ready(keep func(Sandbox) bool) []Sandbox {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var found []Sandbox
+	for _, e := range x.sandboxes {
+		if e.record.Ready && keep(e.record) {
+			found = append(found, e.record)
+		}
+	}
+	return found
+}
+
+// Holds reports whether the backend is known to have a sandbox.
+func (x *Index) Holds(backend string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, e := range x.sandboxes {
+		if e.record.Backend == backend {
+			return true
+		}
+	}
+	return false
+}
+
+// Count returns the number of sandboxes and of containers.
+func (x *Index) Count() (sandboxes, containers int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.sandboxes), len(x.containers)
+}
+
+// PutSandbox records a sandbox. It returns the backend that the id belonged to
+// until now when that is another one: two runtimes claim one id.
+func (x *Index) PutSandbox(s Sandbox) (clash string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.putSandbox(s)
+}
+
+func (x *Index) putSandbox(s Sandbox) (clash string) {
+	if old, ok := x.sandboxes[s.ID]; ok {
+		if old.record.Backend != s.Backend {
+			clash = old.record.Backend
+		} else if len(s.Images) == 0 {
+			s.Images = old.record.Images
+		}
+	}
+	x.seq++
+	x.sandboxes[s.ID] = entry[Sandbox]{s, x.seq}
+	if s.Pod.UID != "" {
+		x.pods[s.Pod] = s.ID
+	}
+	return clash
+}
+
+// PutContainer records a container and that its sandbox had its image. It
+// returns a clash as PutSandbox does.
+func (x *Index) PutContainer(c Container) (clash string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.putContainer(c)
+}
+
+func (x *Index) putContainer(c Container) (clash string) {
+	if old, ok := x.containers[c.ID]; ok && old.record.Backend != c.Backend {
+		clash = old.record.Backend
+	}
+	x.seq++
+	x.containers[c.ID] = entry[Container]{c, x.seq}
+	x.addImage(c.Sandbox, c.Image)
+	return clash
+}
+
+func (x *Index) addImage(sandbox, image string) {
+	e, ok := x.sandboxes[sandbox]
+	if !ok || image == "" {
+		return
+	}
+	for _, known := range e.record.Images {
+		if known == image {
+			return
+		}
+	}
+	// A new slice: copies of the record share the old one.
+	e.record.Images = append(e.record.Images[:len(e.record.Images):len(e.record.Images)], image)
+	x.sandboxes[sandbox] = e
+}
+
+// SetAnnotations records a sandbox's newest annotations: the kubelet takes
+// over edits of a running pod.
+func (x *Index) SetAnnotations(sandbox string, annotations map[string]string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, ok := x.sandboxes[sandbox]; ok && !maps.Equal(e.record.Annotations, annotations) {
+		e.record.Annotations = annotations
+		x.sandboxes[sandbox] = e
+	}
+}
+
+// SetNotReady records that a sandbox was stopped.
+func (x *Index) SetNotReady(sandbox string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, ok := x.sandboxes[sandbox]; ok {
+		e.record.Ready = false
+		x.sandboxes[sandbox] = e
+	}
+}
+
+// RemoveSandbox forgets a sandbox and its containers, and returns what was
+// known of it.
+func (x *Index) RemoveSandbox(id string) (Sandbox, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.bury(id)
+	e, ok := x.sandboxes[id]
+	if !ok {
+		return Sandbox{}, false
+	}
+	x.dropSandbox(e.record)
+	for containerID, c := range x.containers {
+		if c.record.Sandbox == id && c.record.Backend == e.record.Backend {
+			delete(x.containers, containerID)
+		}
+	}
+	return e.record, true
+}
+
+// RemoveContainer forgets a container.
+func (x *Index) RemoveContainer(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.bury(id)
+	delete(x.containers, id)
+}
+
+// bury remembers a removal that a list under way may not have seen.
+func (x *Index) bury(id string) {
+	x.seq++
+	if x.rebuilds > 0 {
+		x.removed[id] = x.seq
+	}
+}
+
+func (x *Index) dropSandbox(s Sandbox) {
+	delete(x.sandboxes, s.ID)
+	if x.pods[s.Pod] == s.ID {
+		delete(x.pods, s.Pod)
+	}
+}
