@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cri-proxy/cri-proxy/configs"
+)
+
+func newConfig(f *flags) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "config",
+		Short: "Print or check the configuration",
+		Args:  noArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(
+		&cobra.Command{
+			Use: "default", Short: "Print the default configuration, every key explained", Args: noArgs,
+			RunE: func(c *cobra.Command, _ []string) error {
+				_, err := c.OutOrStdout().Write(configs.DefaultTOML())
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "validate", Short: "Check the configuration file and name every mistake in it", Args: noArgs,
+			RunE: func(c *cobra.Command, _ []string) error {
+				if _, err := loadConfig(f.config); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", f.config)
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "dump", Short: "Print the configuration as it is in effect, defaults filled in", Args: noArgs,
+			RunE: func(c *cobra.Command, _ []string) error {
+				cfg, err := configs.Load(f.config)
+				if err != nil {
+					return err
+				}
+				dump, err := configs.Dump(cfg)
+				if err != nil {
+					return err
+				}
+				_, err = c.OutOrStdout().Write(dump)
+				return err
+			},
+		},
+	)
+	return c
+}
+
+// loadConfig reads a configuration that this version can run: a key whose
+// feature it does not have is a mistake, so that nobody relies on it.
+func loadConfig(path string) (*configs.Config, error) {
+	cfg, err := configs.Load(path)
+	if err != nil {
+		return nil, fmt.Errorf("the configuration cannot be used:\n%w", err)
+	}
+	if problems := cfg.Unsupported(); len(problems) > 0 {
+		return nil, fmt.Errorf("the configuration cannot be used:\n%w", configs.Problems(problems))
+	}
+	return cfg, nil
+}

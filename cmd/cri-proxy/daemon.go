@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cri-proxy/cri-proxy/configs"
+	"github.com/cri-proxy/cri-proxy/handlers"
+	"github.com/cri-proxy/cri-proxy/imageservice"
+	"github.com/cri-proxy/cri-proxy/internal/admin"
+	"github.com/cri-proxy/cri-proxy/internal/backend"
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/internal/routing"
+	"github.com/cri-proxy/cri-proxy/internal/socket"
+	"github.com/cri-proxy/cri-proxy/internal/state"
+)
+
+// daemon is the running proxy. It is made by newDaemon and ended by close.
+type daemon struct {
+	cfg      *configs.Config
+	log      *logrus.Entry
+	started  time.Time
+	store    *state.Store
+	index    *routing.Index
+	table    *routing.Table
+	backends *backend.Set
+	server   *rawcri.Server
+	listener net.Listener
+	admin    *admin.Server
+	notify   *notifier
+}
+
+// newDaemon wires the proxy and claims what it needs of the machine, state
+// file and sockets; nothing is served yet. It is one straight function on
+// purpose: the order is the dependency order, read from top to bottom.
+func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *daemon, err error) {
+	d := &daemon{cfg: cfg, log: log, started: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.store, err = state.Open(ctx, state.Options{Dir: cfg.State.Dir, Log: component(log, "state")}); err != nil {
+		return d, err
+	}
+	d.table, d.index = routing.NewTable(cfg), routing.NewIndex()
+	pins := state.SandboxHandlers(d.store)
+	if err := loadPins(pins, d.index); err != nil {
+		return d, err
+	}
+	catalog := rawcri.NewCatalog()
+	d.backends, err = backend.New(backend.Options{
+		Config: cfg, Catalog: catalog, Table: d.table, Index: d.index, Log: component(log, "backend"),
+	})
+	if err != nil {
+		return d, err
+	}
+	images := imageservice.New(imageservice.Options{
+		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "imageservice"),
+	})
+	front := handlers.New(handlers.Options{
+		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "handlers"),
+		PrepareImage: images.Prepare,
+		Pins:         handlers.Pins{Put: pins.Put, Delete: pins.Delete},
+	})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerState(registry, d.backends, d.index, d.stateResets)
+	d.server = rawcri.NewServer(rawcri.ServerOptions{
+		Catalog: catalog,
+		Services: map[string]rawcri.Handler{
+			rawcri.RuntimeService: front.Handle,
+			rawcri.ImageService:   images.Handle,
+			healthService:         answerHealth,
+		},
+		Observe: newObserver(registry, component(log, "cri")).observe,
+		Log:     component(log, "cri"),
+	})
+	d.notify = newNotifier(component(log, "systemd"))
+	options, err := d.adminOptions(registry)
+	if err != nil {
+		return d, err
+	}
+	if d.admin, err = admin.New(ctx, options); err != nil {
+		return d, fmt.Errorf("admin.listen: %w", err)
+	}
+	d.admin.Handle("GET /v1/status", d.statusHandler())
+	path, err := configs.SocketPath(cfg.Server.Listen)
+	if err != nil {
+		return d, err
+	}
+	if d.listener, err = socket.Listen(ctx, path, os.FileMode(cfg.Server.SocketMode)); err != nil {
+		return d, fmt.Errorf("server.listen: %w", err)
+	}
+	return d, nil
+}
+
+func (d *daemon) adminOptions(registry *prometheus.Registry) (admin.Options, error) {
+	path, err := configs.SocketPath(d.cfg.Admin.Listen)
+	return admin.Options{
+		Socket: path, MetricsListen: d.cfg.Admin.MetricsListen,
+		Gatherer: registry, Log: component(d.log, "admin"), Ready: d.ready,
+	}, err
+}
+
+func component(log *logrus.Entry, name string) *logrus.Entry {
+	return log.WithField("component", name)
+}
+
+// run serves until ctx ends or something that it cannot do without fails.
+func (d *daemon) run(ctx context.Context) error {
+	// The admin socket outlives the calls, so that a slow shutdown can be watched.
+	adminCtx, stopAdmin := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAdmin()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.admin.Run(adminCtx) })
+	// Before the first answer, or the first calls would miss.
+	d.backends.Start(ctx)
+	if err := d.dropStalePins(); err != nil {
+		d.log.WithError(err).Warn("handlers of pods that are gone stay in the state file")
+	}
+	group.Go(func() error { return d.backends.Run(ctx) })
+	group.Go(func() error { return d.server.Serve(d.listener) })
+	group.Go(func() error { return d.notify.watchdog(ctx, d.alive) })
+	d.log.WithFields(logrus.Fields{"listen": d.cfg.Server.Listen, "version": readVersion().Version}).Info("serving CRI")
+	d.notify.ready()
+	group.Go(func() error {
+		<-ctx.Done()
+		d.notify.stopping()
+		d.log.Info("stopping: no new calls; those in flight may end")
+		d.server.Shutdown(d.cfg.Server.ShutdownTimeout.Duration)
+		stopAdmin()
+		return nil
+	})
+	return group.Wait()
+}
+
+// close gives everything back, in the reverse order of newDaemon.
+func (d *daemon) close() error {
+	var errs []error
+	// What was served is closed by now; what was only claimed is not.
+	if d.listener != nil {
+		errs = append(errs, ignoreClosed(d.listener.Close()))
+	}
+	if d.admin != nil {
+		errs = append(errs, ignoreClosed(d.admin.Close()))
+	}
+	if d.backends != nil {
+		errs = append(errs, d.backends.Close())
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// stateResets is 1 when this process had to set a corrupt state file aside.
+func (d *daemon) stateResets() float64 {
+	if d.store.ResetFrom() != "" {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/cri-proxy/cri-proxy/configs"
+)
+
+func newRun(f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Serve CRI until SIGTERM",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(f.config)
+			if err != nil {
+				return err
+			}
+			log, err := newLog(cfg.Log, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			return serve(c.Context(), cfg, log)
+		},
+	}
+}
+
+func serve(ctx context.Context, cfg *configs.Config, log *logrus.Entry) error {
+	d, err := newDaemon(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.run(ctx), d.close())
+}
+
+// newLog makes the one logger; each room gets it with its name.
+func newLog(cfg configs.Log, w io.Writer) (*logrus.Entry, error) {
+	level, err := logrus.ParseLevel(cfg.Level)
+	if err != nil {
+		return nil, err
+	}
+	logger := logrus.New()
+	logger.SetOutput(w)
+	logger.SetLevel(level)
+	if cfg.Format == configs.LogJSON {
+		logger.SetFormatter(&logrus.JSONFormatter{})
+	} else {
+		logger.SetFormatter(&logrus.TextFormatter{FullTimestamp: true})
+	}
+	return logrus.NewEntry(logger), nil
+}

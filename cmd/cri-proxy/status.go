@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cri-proxy/cri-proxy/configs"
+	"github.com/cri-proxy/cri-proxy/internal/admin"
+)
+
+// report is the body of GET /v1/status.
+type report struct {
+	Version        string          `json:"version"`
+	Started        time.Time       `json:"started"`
+	Listen         string          `json:"listen"`
+	Ready          bool            `json:"ready"`
+	NotReady       string          `json:"notReady,omitempty"` // Why.
+	DefaultHandler string          `json:"defaultHandler"`
+	Handlers       []handlerReport `json:"handlers"`
+	Backends       []backendReport `json:"backends"`
+	Sandboxes      int             `json:"sandboxes"`
+	Containers     int             `json:"containers"`
+	StateSetAside  string          `json:"stateSetAside,omitempty"` // Where a corrupt state file went.
+}
+
+type handlerReport struct {
+	Name    string `json:"name"`
+	Backend string `json:"backend"`
+	Runtime string `json:"runtime"` // "" is the backend's default.
+}
+
+type backendReport struct {
+	Name         string    `json:"name"`
+	Endpoint     string    `json:"endpoint"`
+	Up           bool      `json:"up"`
+	Since        time.Time `json:"since"`
+	Error        string    `json:"error,omitempty"`
+	Unusable     string    `json:"unusable,omitempty"` // Why it takes no new sandboxes.
+	Runtime      string    `json:"runtime,omitempty"`
+	Version      string    `json:"version,omitempty"`
+	CgroupDriver string    `json:"cgroupDriver,omitempty"`
+}
+
+func (d *daemon) report(ctx context.Context) report {
+	r := report{
+		Version: readVersion().Version, Started: d.started, Listen: d.cfg.Server.Listen,
+		DefaultHandler: d.cfg.DefaultHandler, StateSetAside: d.store.ResetFrom(),
+	}
+	if err := d.ready(ctx); err != nil {
+		r.NotReady = err.Error()
+	}
+	r.Ready = r.NotReady == ""
+	r.Sandboxes, r.Containers = d.index.Count()
+	for _, name := range d.table.Names() {
+		if h, err := d.table.Resolve(name); err == nil {
+			r.Handlers = append(r.Handlers, handlerReport{Name: h.Name, Backend: h.Backend, Runtime: h.Runtime})
+		}
+	}
+	for _, b := range d.backends.All() {
+		s := b.State()
+		entry := backendReport{
+			Name: b.Name, Endpoint: b.Config.Endpoint, Up: s.Up, Since: s.Since,
+			Runtime: s.Runtime, Version: s.Version, CgroupDriver: s.CgroupDriver,
+		}
+		if s.Err != nil {
+			entry.Error = s.Err.Error()
+		}
+		if err := d.backends.Usable(b); err != nil {
+			entry.Unusable = err.Error()
+		}
+		r.Backends = append(r.Backends, entry)
+	}
+	return r
+}
+
+func (d *daemon) statusHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(d.report(q.Context())); err != nil {
+			d.log.WithError(err).Debug("status was not sent")
+		}
+	})
+}
+
+func newStatus(f *flags) *cobra.Command {
+	c := &cobra.Command{
+		Use: "status", Short: "Show the handlers and backends of the running proxy", Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			body, err := askAdmin(c.Context(), f, "/v1/status")
+			if err != nil {
+				return err
+			}
+			if f.output == "json" {
+				_, err := c.OutOrStdout().Write(body)
+				return err
+			}
+			var r report
+			if err := json.Unmarshal(body, &r); err != nil {
+				return fmt.Errorf("read the proxy's answer: %w", err)
+			}
+			return r.print(c.OutOrStdout())
+		},
+	}
+	addOutput(c, f)
+	c.Flags().StringVar(&f.admin, "admin", "", "admin `socket` (default: the configuration's admin.listen)")
+	return c
+}
+
+// askAdmin asks the running proxy, found by --admin or else by the
+// configuration.
+func askAdmin(ctx context.Context, f *flags, path string) ([]byte, error) {
+	endpoint := f.admin
+	if endpoint == "" {
+		cfg, err := configs.Load(f.config)
+		if err != nil {
+			return nil, fmt.Errorf("the admin socket is not known; name it by --admin or mend the configuration:\n%w", err)
+		}
+		endpoint = cfg.Admin.Listen
+	}
+	socketPath, err := configs.SocketPath(endpoint)
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("--admin: %w", err)}
+	}
+	return admin.Get(ctx, socketPath, path)
+}
+
+func (r report) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	ready := "yes"
+	if !r.Ready {
+		ready = "no: " + r.NotReady
+	}
+	fmt.Fprintf(w, "READY\t%s\nLISTEN\t%s\nVERSION\t%s, since %s\nROUTES\t%d sandboxes, %d containers\n",
+		ready, r.Listen, r.Version, r.Started.Format(time.RFC3339), r.Sandboxes, r.Containers)
+	if r.StateSetAside != "" {
+		fmt.Fprintf(w, "STATE\tthe old file was corrupt and is now %s\n", r.StateSetAside)
+	}
+	fmt.Fprintf(w, "\nHANDLER\tBACKEND\tRUNTIME\n")
+	for _, h := range r.Handlers {
+		name := h.Name
+		if name == r.DefaultHandler {
+			name += " (default)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", name, h.Backend, orDefault(h.Runtime))
+	}
+	fmt.Fprintf(w, "\nBACKEND\tSTATE\tSINCE\tRUNTIME\tCGROUPS\tENDPOINT\n")
+	for _, b := range r.Backends {
+		up := "up"
+		if !b.Up {
+			up = "away"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s %s\t%s\t%s\n", b.Name, up, b.Since.Format(time.RFC3339), b.Runtime, b.Version, b.CgroupDriver, b.Endpoint)
+	}
+	for _, b := range r.Backends {
+		if b.Error != "" {
+			fmt.Fprintf(w, "\n%s is away: %s\n", b.Name, b.Error)
+		} else if b.Unusable != "" {
+			fmt.Fprintf(w, "\n%s takes no new sandboxes: %s\n", b.Name, b.Unusable)
+		}
+	}
+	return w.Flush()
+}
+
+func orDefault(runtime string) string {
+	if runtime == "" {
+		return "(its default)"
+	}
+	return runtime
+}
