@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	eventRetryMin = 100 * time.Millisecond
-	eventRetryMax = 5 * time.Second
+	firstEventRetry   = 100 * time.Millisecond
+	longestEventRetry = 5 * time.Second
 	// eventQueue is how many events may wait for the caller before their
 	// backends' streams are held up by flow control.
 	eventQueue = 64
@@ -52,13 +52,13 @@ func (r *Runtime) getContainerEvents(ctx context.Context, call *rawcri.Call) err
 			cancel()
 		}
 	}
-	if err == nil && ctx.Err() == nil {
-		err = errs[0]
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = status.FromContextError(ctx.Err()).Err()
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
 	}
-	return err
+	return errs[0]
 }
 
 // eventWatch follows one backend's events for one caller.
@@ -76,24 +76,21 @@ type seenEvent struct {
 	sandbox string
 }
 
-// run ends with ctx, or with the error of a backend that has no events.
+// run ends with ctx, or when the backend says that it has no events.
 func (w *eventWatch) run(ctx context.Context) error {
-	retry := eventRetryMin
+	retry := firstEventRetry
 	for {
 		began := time.Now()
 		err := w.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if status.Code(err) == codes.Unimplemented {
+		if ctx.Err() != nil || status.Code(err) == codes.Unimplemented {
 			return err
 		}
-		if time.Since(began) > eventRetryMax {
-			retry = eventRetryMin
+		if time.Since(began) > longestEventRetry {
+			retry = firstEventRetry
 		}
 		w.front.Log.WithFields(logrus.Fields{"backend": w.b.Name, "retry": retry}).WithError(err).Info("event stream lost")
 		pause(ctx, retry)
-		retry = min(2*retry, eventRetryMax)
+		retry = min(2*retry, longestEventRetry)
 	}
 }
 

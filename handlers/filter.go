@@ -95,12 +95,12 @@ func (f filter) knownSandboxes(list *rawcri.Frame, changes []backend.Change) (*r
 		return nil, err
 	}
 	for _, c := range changes {
-		known.Items = slices.DeleteFunc(known.Items, func(p *runtimeapi.PodSandbox) bool { return p.GetId() == c.ID })
+		known.Items = slices.DeleteFunc(known.GetItems(), func(p *runtimeapi.PodSandbox) bool { return p.GetId() == c.ID })
 		if p, ok := c.Item.(*runtimeapi.PodSandbox); ok {
-			known.Items = append(known.Items, p)
+			known.Items = append(known.GetItems(), p)
 		}
 	}
-	known.Items = slices.DeleteFunc(known.Items, func(p *runtimeapi.PodSandbox) bool { return !f.wantsSandbox(p) })
+	known.Items = slices.DeleteFunc(known.GetItems(), func(p *runtimeapi.PodSandbox) bool { return !f.wantsSandbox(p) })
 	return rawcri.Encode(&known)
 }
 
@@ -118,14 +118,14 @@ func (f filter) knownContainers(list *rawcri.Frame, changes []backend.Change) (*
 	}
 	for _, change := range changes {
 		// A removed sandbox takes its containers along.
-		known.Containers = slices.DeleteFunc(known.Containers, func(c *runtimeapi.Container) bool {
+		known.Containers = slices.DeleteFunc(known.GetContainers(), func(c *runtimeapi.Container) bool {
 			return c.GetId() == change.ID || c.GetPodSandboxId() == change.ID
 		})
 		if c, ok := change.Item.(*runtimeapi.Container); ok {
-			known.Containers = append(known.Containers, c)
+			known.Containers = append(known.GetContainers(), c)
 		}
 	}
-	known.Containers = slices.DeleteFunc(known.Containers, func(c *runtimeapi.Container) bool { return !f.wantsContainer(c) })
+	known.Containers = slices.DeleteFunc(known.GetContainers(), func(c *runtimeapi.Container) bool { return !f.wantsContainer(c) })
 	return rawcri.Encode(&known)
 }
 

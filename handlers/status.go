@@ -98,7 +98,7 @@ func (r *Runtime) defaultStatus(ctx context.Context, call *rawcri.Call) (*runtim
 
 // mergeStatus adds one more backend to the node's status.
 func mergeStatus(merged *runtimeapi.StatusResponse, b *backend.Backend, answer *runtimeapi.StatusResponse, err error) {
-	if merged.Status == nil {
+	if merged.GetStatus() == nil {
 		merged.Status = &runtimeapi.RuntimeStatus{}
 	}
 	merged.Status.Conditions = append(merged.Status.Conditions, readiness(b, answer, err))

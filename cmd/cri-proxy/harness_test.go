@@ -93,7 +93,7 @@ func (p *proxy) start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // The daemon ends in stop, which may run in a cleanup.
+	ctx, cancel := context.WithCancel(context.Background()) // Not the test's: the daemon may end in a cleanup.
 	if p.daemon, err = newDaemon(ctx, cfg, quiet()); err != nil {
 		cancel()
 		p.t.Fatal(err)
@@ -105,7 +105,7 @@ func (p *proxy) start() {
 	}
 	p.runtime, p.images = runtimeapi.NewRuntimeServiceClient(p.conn), runtimeapi.NewImageServiceClient(p.conn)
 	// It answers only when it has listed its backends.
-	waitCtx, stopWaiting := context.WithTimeout(context.Background(), 20*time.Second) //nolint:usetesting // As above.
+	waitCtx, stopWaiting := context.WithTimeout(context.Background(), 20*time.Second)
 	defer stopWaiting()
 	if err := p.daemon.waitServing(waitCtx); err != nil {
 		p.t.Fatal(err)

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -147,7 +148,7 @@ func (s *Set) failed(ctx context.Context, b *Backend, err error) {
 	first := b.state.Err == nil || b.state.Err.Error() != err.Error()
 	b.state.Up, b.state.Err = false, err
 	b.mu.Unlock()
-	if first && ctx.Err() != context.Canceled { //nolint:errorlint // Err returns the bare sentinel.
+	if first && !errors.Is(ctx.Err(), context.Canceled) {
 		s.Log.WithFields(logrus.Fields{"backend": b.Name, "endpoint": b.Config.Endpoint}).WithError(err).Warn("backend is away")
 	}
 }

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -249,13 +250,11 @@ func (x *Index) addImage(sandbox, image string) {
 	if !ok || image == "" {
 		return
 	}
-	for _, known := range e.record.Images {
-		if known == image {
-			return
-		}
+	if slices.Contains(e.record.Images, image) {
+		return
 	}
 	// A new slice: copies of the record share the old one.
-	e.record.Images = append(e.record.Images[:len(e.record.Images):len(e.record.Images)], image)
+	e.record.Images = append(slices.Clip(e.record.Images), image)
 	x.sandboxes[sandbox] = e
 }
 

@@ -1,0 +1,82 @@
+# "make" prints what there is. Everything that is built or downloaded goes to
+# bin/, Go's caches and $(CACHE); nothing else on the machine is changed, except
+# by "make deps", which installs what the real runtimes need.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO       ?= go
+FUZZTIME ?= 30s
+CACHE    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cri-proxy
+
+# The rig with the real runtimes.
+RIG         := test/real
+DEPS        := sh $(RIG)/deps.sh
+INTEGRATION := cd $(RIG) && $(GO) test ./... -count=1 -timeout 20m
+DEMO        := cd $(RIG) && $(GO) run ./cmd/demo
+
+# The modules that hold our own code; those in test/tools only pin other people's.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard test/real/go.mod test/bench/go.mod))
+
+LINT_MODULE  := test/tools/golangci-lint
+LINT_PACKAGE := github.com/golangci/golangci-lint/v2
+LINT_VERSION := $(shell sed -n 's,.*$(LINT_PACKAGE) \(v[^ ]*\).*,\1,p' $(LINT_MODULE)/go.mod)
+LINT         := $(CACHE)/golangci-lint/$(LINT_VERSION)/golangci-lint
+
+.PHONY: help build lint test unit integration deps demo fuzz clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/cri-proxy, static
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/cri-proxy ./cmd/cri-proxy
+
+lint: $(LINT) ## check the code of every module
+	@failed=; \
+	for module in $(MODULES); do \
+		echo "lint $$module"; \
+		for check in "$(GO) mod tidy -diff" "$(GO) vet ./..." "$(LINT) run ./..."; do \
+			(cd $$module && $$check) || failed+=" $$module: $$(basename $${check%% *}) $${check#* };"; \
+		done; \
+	done; \
+	unformatted=$$(gofmt -l .); \
+	[ -z "$$unformatted" ] || failed+=" gofmt: $$unformatted"; \
+	[ -z "$$failed" ] || { echo "lint failed:$$failed" >&2; exit 1; }
+
+# Built once for a version, and shared by all clones on the machine. The rename
+# keeps a build that was interrupted from being taken for a finished one.
+$(LINT):
+	@echo "building golangci-lint $(LINT_VERSION), once; this takes some minutes"
+	@mkdir -p $(@D)
+	cd $(LINT_MODULE) && $(GO) build -trimpath -ldflags '-s -w -X main.version=$(LINT_VERSION)' -o $@.$$$$ $(LINT_PACKAGE)/cmd/golangci-lint && mv $@.$$$$ $@
+
+test: unit ## run the unit tests and, as root on Linux, the integration tests
+	@if [ "$$(uname -s)" != Linux ] || [ "$$(id -u)" != 0 ]; then \
+		echo "LEFT OUT: the integration tests against real containerds ($(RIG)); they need root on Linux: sudo make integration"; \
+	else \
+		$(MAKE) --no-print-directory integration; \
+	fi
+
+unit: ## run the unit tests with the race detector
+	$(GO) test -race ./...
+
+integration: deps ## run the tests against real runtimes (root)
+	$(INTEGRATION)
+
+deps: ## install what the real runtimes need (root)
+	$(DEPS)
+
+demo: deps ## show the main job with two real containerds (root)
+	$(DEMO)
+
+fuzz: ## fuzz every parser for FUZZTIME each
+	@for package in $$($(GO) list ./...); do \
+		targets=$$($(GO) test -run='^$$' -list='^Fuzz' $$package); \
+		for target in $$(grep '^Fuzz' <<< "$$targets" || true); do \
+			echo "fuzz $$package $$target"; \
+			$(GO) test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) $$package; \
+		done; \
+	done
+
+clean: ## remove what was built here
+	rm -rf bin
