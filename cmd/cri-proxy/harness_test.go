@@ -18,6 +18,7 @@ import (
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/internal/state"
 	"github.com/cri-proxy/cri-proxy/test/fakeruntime"
 )
 
@@ -223,4 +224,9 @@ func dial(t *testing.T, r *fakeruntime.Runtime) *grpc.ClientConn {
 		}
 	})
 	return conn
+}
+
+// pinsOnDisk returns the handlers of sandboxes that are on disk.
+func (d *daemon) pinsOnDisk() (map[string]string, error) {
+	return state.SandboxHandlers(d.store).All()
 }
