@@ -15,6 +15,10 @@ func (r *Runtime) updateRuntimeConfig(ctx context.Context, call *rawcri.Call) er
 	var wg sync.WaitGroup
 	for i, b := range others {
 		wg.Go(func() {
+			if !b.Up() {
+				errs[i] = b.Away() // At once: it may hang.
+				return
+			}
 			answer, err := r.Backends.Fetch(ctx, call.Method, b, call.Request)
 			answer.Free()
 			errs[i] = err

@@ -79,6 +79,9 @@ func (r *Runtime) askStatus(ctx context.Context, call *rawcri.Call, request *run
 			limited, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
 			defer cancel()
 			answers[i+1], errs[i+1] = b.Runtime().Status(limited, request)
+			if backend.IsAway(ctx, errs[i+1]) {
+				b.Suspect(errs[i+1]) // Or the next status would wait for it again.
+			}
 		})
 	}
 	answers[0], errs[0] = r.defaultStatus(ctx, call)

@@ -29,7 +29,11 @@ func (c *Call) Send(f *Frame) error {
 
 // Reply returns one typed message to the caller.
 func (c *Call) Reply(m proto.Message) error {
-	return c.stream.SendMsg(m)
+	f, err := Encode(m)
+	if err != nil {
+		return err
+	}
+	return c.Send(f)
 }
 
 // setHeader passes an upstream's header on with the next message or status.

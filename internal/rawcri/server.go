@@ -2,7 +2,9 @@ package rawcri
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -108,8 +110,10 @@ func (s *Server) serve(ctx context.Context, call *Call) (err error) {
 		return status.Errorf(codes.Unimplemented, "unknown service %s: cri-proxy serves %s and %s",
 			call.Method.Service, RuntimeService, ImageService)
 	}
-	if err := call.stream.RecvMsg(call.Request); err != nil {
-		return status.Errorf(codes.InvalidArgument, "%s came without a request message: %v", call.Method.FullName, err)
+	if err := call.stream.RecvMsg(call.Request); errors.Is(err, io.EOF) {
+		return status.Errorf(codes.InvalidArgument, "%s came without a request message", call.Method.FullName)
+	} else if err != nil {
+		return err // Too large, or the caller is gone: gRPC says it.
 	}
 	// One bad message must not end the node's runtime: gRPC has no recovery of
 	// its own.

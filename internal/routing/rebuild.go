@@ -37,7 +37,7 @@ func (r *Rebuild) Finish(sandboxes []Sandbox, containers []Container) []Clash {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	defer r.end()
-	r.dropOld()
+	old := r.dropOld()
 	var clashes []Clash
 	for _, s := range sandboxes {
 		if e, ok := x.sandboxes[s.ID]; r.removedSince(s.ID) || (ok && e.record.Backend == r.backend) {
@@ -55,15 +55,22 @@ func (r *Rebuild) Finish(sandboxes []Sandbox, containers []Container) []Clash {
 			clashes = append(clashes, Clash{c.ID, before})
 		}
 	}
+	for _, pod := range old {
+		if _, still := x.pods[pod]; !still {
+			delete(x.pins, pod)
+		}
+	}
 	return clashes
 }
 
-// dropOld forgets what was learnt of the backend before the rebuild began.
-func (r *Rebuild) dropOld() {
+// dropOld forgets what was learnt of the backend before the rebuild began, and
+// returns the pods that it had.
+func (r *Rebuild) dropOld() (pods []Pod) {
 	x := r.index
 	for _, e := range x.sandboxes {
 		if e.record.Backend == r.backend && e.seq <= r.since {
 			x.dropSandbox(e.record)
+			pods = append(pods, e.record.Pod)
 		}
 	}
 	for id, e := range x.containers {
@@ -71,6 +78,7 @@ func (r *Rebuild) dropOld() {
 			delete(x.containers, id)
 		}
 	}
+	return pods
 }
 
 func (r *Rebuild) removedSince(id string) bool {
