@@ -1,0 +1,83 @@
+package backend
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+)
+
+func changed(changes []Change) (ids []string) {
+	for _, c := range changes {
+		if c.Item == nil {
+			ids = append(ids, "-"+c.ID)
+		} else {
+			ids = append(ids, "+"+c.ID)
+		}
+	}
+	return ids
+}
+
+// TestLastListCorrections: what is answered while a list is on its way stays
+// beside it, what was answered before is in it.
+func TestLastListCorrections(t *testing.T) {
+	t.Parallel()
+	item := &runtimeapi.Container{}
+	var l LastList
+	l.Created("before the first list", item)
+	if _, _, ok := l.Snapshot(); ok {
+		t.Error("a snapshot without a list")
+	}
+	failed := l.Begin()
+	l.Created("during a list that fails", item)
+	l.End(failed, nil)
+
+	first := l.Begin()
+	l.Created("during", item)
+	second := l.Begin() // Lists overlap: two callers.
+	l.Removed("later")
+	l.End(first, rawcri.NewFrame([]byte("first")))
+	want := []string{"+during", "-later"}
+	if _, changes, ok := l.Snapshot(); !ok || !slices.Equal(changed(changes), want) {
+		t.Errorf("after the first list: %v, want %v", changed(changes), want)
+	}
+	l.End(second, rawcri.NewFrame([]byte("second")))
+	list, changes, ok := l.Snapshot()
+	if want := []string{"-later"}; !ok || list.Len() != len("second") || !slices.Equal(changed(changes), want) {
+		t.Errorf("after the second list: %v, want %v", changed(changes), want)
+	}
+	list.Free()
+	l.End(l.Begin(), rawcri.NewFrame(nil))
+	if _, changes, ok := l.Snapshot(); !ok || len(changes) != 0 {
+		t.Errorf("a list that has it all: %v", changed(changes))
+	}
+	l.free()
+	if _, _, ok := l.Snapshot(); ok {
+		t.Error("a snapshot after the end")
+	}
+}
+
+func TestLastListAge(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		forever, minute := LastList{}, LastList{ttl: time.Minute}
+		for _, l := range []*LastList{&forever, &minute} {
+			l.End(l.Begin(), rawcri.NewFrame(nil))
+		}
+		time.Sleep(time.Minute)
+		if _, _, ok := minute.Snapshot(); !ok {
+			t.Error("too old after its ttl to the second")
+		}
+		time.Sleep(24 * time.Hour)
+		if _, _, ok := minute.Snapshot(); ok {
+			t.Error("used after its ttl")
+		}
+		if _, _, ok := forever.Snapshot(); !ok {
+			t.Error("without a ttl it is as old as the process")
+		}
+	})
+}
