@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
@@ -53,6 +54,12 @@ func twoInOne(t *testing.T, upstreams ...*fakeruntime.Runtime) *grpc.ClientConn 
 	for _, u := range upstreams {
 		conns = append(conns, connect(t, strings.TrimPrefix(u.Endpoint(), "unix://")))
 	}
+	conn, _ := serve(t, conns...)
+	return conn
+}
+
+func serve(t *testing.T, conns ...*grpc.ClientConn) (*grpc.ClientConn, *Server) {
+	t.Helper()
 	handle := func(ctx context.Context, call *Call) error {
 		switch call.Method.Name {
 		case "ListContainers":
@@ -101,7 +108,7 @@ func twoInOne(t *testing.T, upstreams ...*fakeruntime.Runtime) *grpc.ClientConn 
 			t.Error(err)
 		}
 	})
-	return connect(t, path)
+	return connect(t, path), server
 }
 
 func connect(t *testing.T, path string) *grpc.ClientConn {
@@ -234,6 +241,25 @@ func TestDeadlineAndCancel(t *testing.T) {
 	cancel()
 	if err := <-done; status.Code(err) != codes.Canceled {
 		t.Errorf("got %v, want Canceled", err)
+	}
+}
+
+// TestShutdownEndsEvents: an event stream does not hold up a shutdown, and says
+// why it ends.
+func TestShutdownEndsEvents(t *testing.T) {
+	t.Parallel()
+	up := fakeruntime.Start(t, fakeruntime.Options{Name: "up"})
+	conn, server := serve(t, connect(t, strings.TrimPrefix(up.Endpoint(), "unix://")))
+	stream, err := runtimeapi.NewRuntimeServiceClient(conn).GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.WaitSubscribers(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	server.Shutdown(time.Hour)
+	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "shutting down") {
+		t.Errorf("got %v, want Unavailable and the reason", err)
 	}
 }
 

@@ -31,6 +31,7 @@ type Method struct {
 	Name          string // StopContainer.
 	Known         bool   // Whether the linked cri-api has it.
 	ServerStreams bool   // Whether more than one message may come back.
+	Endless       bool   // Whether the answer ends only with the caller or the upstream.
 	ID            IDKind // What field 1 of the request names.
 	Answer        *Plan  // Where the answer carries handler names; nil: nowhere.
 }
@@ -59,6 +60,7 @@ func describe(d protoreflect.MethodDescriptor) Method {
 	m := split("/" + string(d.Parent().FullName()) + "/" + string(d.Name()))
 	m.Known = true
 	m.ServerStreams = d.IsStreamingServer()
+	m.Endless = m.Name == "GetContainerEvents"
 	m.Answer = NewPlan(d.Output())
 	if first := d.Input().Fields().ByNumber(1); first != nil && first.Kind() == protoreflect.StringKind {
 		switch first.Name() {

@@ -47,11 +47,14 @@ type ServerOptions struct {
 type Server struct {
 	options ServerOptions
 	grpc    *grpc.Server
+	// stopping ends endless calls, which would hold up every shutdown.
+	stopping chan struct{}
+	stop     sync.Once
 }
 
 // NewServer returns a server that does not listen yet.
 func NewServer(o ServerOptions) *Server {
-	s := &Server{options: o}
+	s := &Server{options: o, stopping: make(chan struct{})}
 	s.grpc = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.ForceServerCodecV2(NewCodec()),
 		grpc.UnknownServiceHandler(s.handle),
@@ -73,10 +76,10 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown refuses new calls and waits at most that long for the running
-// ones; then it cancels them. An open event stream never ends by itself, so
-// that the limit is the usual end on a node with evented PLEG.
+// Shutdown refuses new calls, ends event streams, and waits at most that long
+// for the other calls; then it cancels them.
 func (s *Server) Shutdown(limit time.Duration) {
+	s.stop.Do(func() { close(s.stopping) })
 	var wg sync.WaitGroup
 	drained := make(chan struct{})
 	wg.Go(func() {
@@ -123,5 +126,30 @@ func (s *Server) serve(ctx context.Context, call *Call) (err error) {
 			err = status.Errorf(codes.Internal, "cri-proxy panicked in %s: see its log", call.Method.Name)
 		}
 	}()
+	if call.Method.Endless {
+		return s.untilStopped(ctx, call, handler)
+	}
 	return handler(ctx, call)
+}
+
+// untilStopped handles a call that would never end by itself.
+func (s *Server) untilStopped(ctx context.Context, call *Call, handler Handler) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	err := handler(ctx, call)
+	select {
+	case <-s.stopping:
+		return status.Errorf(codes.Unavailable, "cri-proxy is shutting down: subscribe again")
+	default:
+		return err
+	}
 }
