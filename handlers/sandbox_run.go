@@ -81,10 +81,10 @@ func podOf(config *runtimeapi.PodSandboxConfig) routing.Pod {
 // that went to one backend before goes there again, whatever the configuration
 // says by now: there its name is reserved, elsewhere it would be a second pod.
 func (r *Runtime) choose(name string, pod routing.Pod) (routing.Handler, *backend.Backend, error) {
-	if before, ok := r.before(pod); ok {
-		name = before
-	}
 	handler, err := r.Table.Resolve(name)
+	if before, ok := r.before(pod); ok && err == nil {
+		handler, err = r.Table.Resolve(before)
+	}
 	if err != nil {
 		return handler, nil, status.Error(codes.InvalidArgument, err.Error())
 	}

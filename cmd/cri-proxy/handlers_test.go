@@ -125,6 +125,10 @@ func TestAttemptStays(t *testing.T) {
 	if n := len(alpha.Calls("RunPodSandbox")); n != 0 {
 		t.Errorf("alpha got %d creates", n)
 	}
+	unknown := &runtimeapi.RunPodSandboxRequest{Config: sandboxConfig("a"), RuntimeHandler: "kata"}
+	if _, err := p.runtime.RunPodSandbox(t.Context(), unknown); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("an unknown handler for the same attempt: %v, want InvalidArgument", err)
+	}
 	// What was created is found all the same.
 	id := beta.Sandboxes()[0].GetId()
 	if _, err := p.runtime.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id}); err != nil {

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// serve answers HTTP on a port (8080 unless given), prints one line for each
+// request to standard output, and ends with "terminated" at SIGTERM.
+//
+//	/env          the environment
+//	/status/CODE  that status
+//	/slow/SECONDS the answer after so long
+//	anything else "hello from HOSTNAME"
+func serve(args []string) int {
+	port := "8080"
+	if len(args) > 0 {
+		port = args[0]
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt) //nolint:forbidigo // There is no caller with a context.
+	defer stop()
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+port)
+	if err != nil {
+		return fail(err)
+	}
+	server := &http.Server{Handler: logged(routes()), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	fmt.Println("listening on", port)
+	select {
+	case <-ctx.Done():
+		fmt.Println("terminated")
+		return 0
+	case err := <-served:
+		return fail(err)
+	}
+}
+
+func logged(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println(r.Method, r.URL.Path, r.Header.Get("X-Cri-Proxy-Delivery-Id"))
+		next.ServeHTTP(w, r)
+	})
+}
+
+func routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		host, err := os.Hostname()
+		if err != nil {
+			host = err.Error()
+		}
+		fmt.Fprintln(w, "hello from", host)
+	})
+	mux.HandleFunc("/env", func(w http.ResponseWriter, _ *http.Request) {
+		for _, pair := range os.Environ() {
+			fmt.Fprintln(w, pair)
+		}
+	})
+	mux.HandleFunc("/status/{code}", func(w http.ResponseWriter, r *http.Request) {
+		code, err := strconv.Atoi(r.PathValue("code"))
+		if err != nil || code < 100 || code > 999 {
+			code = http.StatusBadRequest
+		}
+		w.WriteHeader(code)
+	})
+	mux.HandleFunc("/slow/{seconds}", func(_ http.ResponseWriter, r *http.Request) {
+		seconds, err := strconv.Atoi(r.PathValue("seconds"))
+		if err != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+		case <-time.After(time.Duration(seconds) * time.Second):
+		}
+	})
+	return mux
+}

@@ -1,0 +1,96 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Proxy is one cri-proxy of the rig, started and killed any number of times
+// over one socket and one state folder.
+type Proxy struct {
+	Socket string // path; Endpoint is the same as a URL
+	Admin  string // path of the admin socket
+	Config string // path of the configuration file
+
+	process process
+}
+
+// ProxyOptions is what Rig.Proxy needs.
+type ProxyOptions struct {
+	Name           string // unique in the rig, at most eight characters
+	DefaultHandler string
+	// Config is the rest of the configuration file: [backends.…] and
+	// [handlers.…]. The listeners, the state folder and the log are the rig's.
+	Config string
+}
+
+// Proxy configures another cri-proxy and starts it.
+func (r *Rig) Proxy(ctx context.Context, options ProxyOptions) (*Proxy, error) {
+	dir := filepath.Join(r.Dir, options.Name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	p := &Proxy{
+		Socket: filepath.Join(dir, "p.sock"), Admin: filepath.Join(dir, "a.sock"), Config: filepath.Join(dir, "config.toml"),
+	}
+	p.process = process{
+		name: "cri-proxy " + options.Name, path: r.proxyBinary(),
+		args: []string{"run", "--config", p.Config}, log: filepath.Join(r.Dir, options.Name+".log"),
+	}
+	config := fmt.Sprintf(`version = 1
+default_handler = %q
+
+[server]
+listen = %q
+
+[state]
+dir = %q
+
+[admin]
+listen = %q
+
+[log]
+level = "debug"
+
+`, options.DefaultHandler, p.Endpoint(), filepath.Join(dir, "state"), "unix://"+p.Admin)
+	if err := os.WriteFile(p.Config, []byte(config+options.Config), 0o600); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	r.proxies = append(r.proxies, p)
+	r.mu.Unlock()
+	return p, p.Start(ctx)
+}
+
+// TwoHandlers is the configuration of two backends with one handler each: "runc"
+// on the first, the other's handler, named as there, on the second.
+func TwoHandlers(first, second *Containerd, handler string) string {
+	return fmt.Sprintf(`[backends.%s]
+endpoint = %q
+
+[backends.%s]
+endpoint = %q
+
+[handlers.runc]
+backend = %q
+
+[handlers.%s]
+backend = %q
+`, first.Name, first.Endpoint(), second.Name, second.Endpoint(), first.Name, handler, second.Name)
+}
+
+// Endpoint is the socket as kubelet and crictl take it.
+func (p *Proxy) Endpoint() string { return "unix://" + p.Socket }
+
+// Start starts it with the state that it has, and waits until Version answers.
+func (p *Proxy) Start(ctx context.Context) error {
+	return p.process.start(ctx, func(ctx context.Context) error { return answers(ctx, p.Endpoint()) })
+}
+
+// Stop ends it as systemd would.
+func (p *Proxy) Stop() error { return p.process.stop() }
+
+// Kill ends it with SIGKILL.
+func (p *Proxy) Kill() error { return p.process.kill() }
