@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +15,7 @@ func newConfig(f *flags) *cobra.Command {
 		Use:   "config",
 		Short: "Print or check the configuration",
 		Args:  noArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		RunE:  printHelp,
 	}
 	c.AddCommand(
 		&cobra.Command{
@@ -36,7 +38,7 @@ func newConfig(f *flags) *cobra.Command {
 		&cobra.Command{
 			Use: "dump", Short: "Print the configuration as it is in effect, defaults filled in", Args: noArgs,
 			RunE: func(c *cobra.Command, _ []string) error {
-				cfg, err := configs.Load(f.config)
+				cfg, err := readConfig(f.config)
 				if err != nil {
 					return err
 				}
@@ -52,12 +54,24 @@ func newConfig(f *flags) *cobra.Command {
 	return c
 }
 
+// readConfig reads a configuration that is valid.
+func readConfig(path string) (*configs.Config, error) {
+	cfg, err := configs.Load(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: write it, beginning with what 'cri-proxy config default' prints, or name another file by --config", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the configuration cannot be used:\n%w", err)
+	}
+	return cfg, nil
+}
+
 // loadConfig reads a configuration that this version can run: a key whose
 // feature it does not have is a mistake, so that nobody relies on it.
 func loadConfig(path string) (*configs.Config, error) {
-	cfg, err := configs.Load(path)
+	cfg, err := readConfig(path)
 	if err != nil {
-		return nil, fmt.Errorf("the configuration cannot be used:\n%w", err)
+		return nil, err
 	}
 	if problems := cfg.Unsupported(); len(problems) > 0 {
 		return nil, fmt.Errorf("the configuration cannot be used:\n%w", configs.Problems(problems))

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/handlers"
@@ -23,6 +24,10 @@ import (
 	"github.com/cri-proxy/cri-proxy/internal/socket"
 	"github.com/cri-proxy/cri-proxy/internal/state"
 )
+
+// adminShutdownTime is how long requests on the admin socket may go on when all
+// else has ended.
+const adminShutdownTime = time.Second
 
 // daemon is the running proxy. It is made by newDaemon and ended by close.
 type daemon struct {
@@ -41,7 +46,8 @@ type daemon struct {
 
 // newDaemon wires the proxy and claims what it needs of the machine, state
 // file and sockets; nothing is served yet. It is one straight function on
-// purpose: the order is the dependency order, read from top to bottom.
+// purpose: the order is the dependency order, read from top to bottom. When it
+// fails it has given everything back.
 func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *daemon, err error) {
 	d := &daemon{cfg: cfg, log: log, started: time.Now()}
 	defer func() {
@@ -49,20 +55,23 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 			err = errors.Join(err, d.close())
 		}
 	}()
+	if d.notify, err = newNotifier(component(log, "systemd")); err != nil {
+		return nil, err
+	}
 	if d.store, err = state.Open(ctx, state.Options{Dir: cfg.State.Dir, Log: component(log, "state")}); err != nil {
-		return d, err
+		return nil, fmt.Errorf("state.dir: %w", err)
 	}
 	d.table, d.index = routing.NewTable(cfg), routing.NewIndex()
 	pins := state.SandboxHandlers(d.store)
 	if err := loadPins(pins, d.index); err != nil {
-		return d, err
+		return nil, err
 	}
 	catalog := rawcri.NewCatalog()
 	d.backends, err = backend.New(backend.Options{
 		Config: cfg, Catalog: catalog, Table: d.table, Index: d.index, Log: component(log, "backend"),
 	})
 	if err != nil {
-		return d, err
+		return nil, err
 	}
 	images := imageservice.New(imageservice.Options{
 		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "imageservice"),
@@ -72,9 +81,7 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 		PrepareImage: images.Prepare,
 		Pins:         handlers.Pins{Put: pins.Put, Delete: pins.Delete},
 	})
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registerState(registry, d.backends, d.index, d.stateResets)
+	registry := d.newRegistry()
 	d.server = rawcri.NewServer(rawcri.ServerOptions{
 		Catalog: catalog,
 		Services: map[string]rawcri.Handler{
@@ -85,69 +92,118 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 		Observe: newObserver(registry, component(log, "cri")).observe,
 		Log:     component(log, "cri"),
 	})
-	d.notify = newNotifier(component(log, "systemd"))
-	options, err := d.adminOptions(registry)
-	if err != nil {
-		return d, err
-	}
-	if d.admin, err = admin.New(ctx, options); err != nil {
-		return d, fmt.Errorf("admin.listen: %w", err)
-	}
-	d.admin.Handle("GET /v1/status", d.statusHandler())
-	path, err := configs.SocketPath(cfg.Server.Listen)
-	if err != nil {
-		return d, err
-	}
-	if d.listener, err = socket.Listen(ctx, path, os.FileMode(cfg.Server.SocketMode)); err != nil {
-		return d, fmt.Errorf("server.listen: %w", err)
+	if err := d.bind(ctx, registry); err != nil {
+		return nil, err
 	}
 	return d, nil
 }
 
-func (d *daemon) adminOptions(registry *prometheus.Registry) (admin.Options, error) {
+// newRegistry returns the metrics of the process and of what the daemon holds.
+func (d *daemon) newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerState(registry, d.backends, d.index, d.stateResets)
+	return registry
+}
+
+// bind claims the sockets, the kubelet's last: once it is there, callers come.
+func (d *daemon) bind(ctx context.Context, registry *prometheus.Registry) error {
 	path, err := configs.SocketPath(d.cfg.Admin.Listen)
-	return admin.Options{
-		Socket: path, MetricsListen: d.cfg.Admin.MetricsListen,
+	if err != nil {
+		return fmt.Errorf("admin.listen: %w", err)
+	}
+	d.admin, err = admin.New(ctx, admin.Options{
+		Socket: path, MetricsListen: d.cfg.Admin.MetricsListen, ShutdownTimeout: adminShutdownTime,
 		Gatherer: registry, Log: component(d.log, "admin"), Ready: d.ready,
-	}, err
+	})
+	if err != nil {
+		return fmt.Errorf("[admin]: %w", err)
+	}
+	d.admin.Handle("GET /v1/status", d.statusHandler())
+	if path, err = configs.SocketPath(d.cfg.Server.Listen); err != nil {
+		return fmt.Errorf("server.listen: %w", err)
+	}
+	if d.listener, err = socket.Listen(ctx, path, os.FileMode(d.cfg.Server.SocketMode)); err != nil {
+		return fmt.Errorf("server.listen: %w", err)
+	}
+	return nil
 }
 
 func component(log *logrus.Entry, name string) *logrus.Entry {
 	return log.WithField("component", name)
 }
 
-// run serves until ctx ends or something that it cannot do without fails.
+// run serves until ctx ends or something that it cannot do without fails, which
+// is the error. All that it started has ended when it returns.
 func (d *daemon) run(ctx context.Context) error {
 	// The admin socket outlives the calls, so that a slow shutdown can be watched.
 	adminCtx, stopAdmin := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAdmin()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.admin.Run(adminCtx) })
+	group.Go(func() error {
+		defer stopAdmin()
+		return d.serveCRI(ctx)
+	})
+	return group.Wait()
+}
+
+// serveCRI answers calls until ctx ends, and after that those in flight.
+func (d *daemon) serveCRI(ctx context.Context) error {
 	// Before the first answer, or the first calls would miss.
 	d.backends.Start(ctx)
+	if ended(ctx) {
+		return nil // It is to stop before it ever served.
+	}
 	if err := d.dropStalePins(); err != nil {
 		d.log.WithError(err).Warn("handlers of pods that are gone stay in the state file")
 	}
+	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.backends.Run(ctx) })
-	group.Go(func() error { return d.server.Serve(d.listener) })
-	group.Go(func() error { return d.notify.watchdog(ctx, d.alive) })
-	d.log.WithFields(logrus.Fields{"listen": d.cfg.Server.Listen, "version": readVersion().Version}).Info("serving CRI")
-	d.notify.ready()
+	group.Go(func() error {
+		// A stop may come before the server has begun.
+		if err := d.server.Serve(d.listener); !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error { return d.announce(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		d.notify.stopping()
-		d.log.Info("stopping: no new calls; those in flight may end")
+		d.log.WithField("at_most", d.cfg.Server.ShutdownTimeout.String()).Info("stopping: no new calls; those in flight may end")
 		d.server.Shutdown(d.cfg.Server.ShutdownTimeout.Duration)
-		stopAdmin()
 		return nil
 	})
 	return group.Wait()
 }
 
+// announce tells systemd that the proxy is ready, once it has answered itself,
+// and from then on that it is alive.
+func (d *daemon) announce(ctx context.Context) error {
+	err := d.alive(ctx)
+	if ended(ctx) {
+		return nil // It is to stop, and answers no more.
+	}
+	if err != nil {
+		return err
+	}
+	d.log.WithFields(logrus.Fields{"listen": d.cfg.Server.Listen, "version": readVersion().Version}).Info("serving CRI")
+	d.notify.ready()
+	d.notify.watchdog(ctx, d.alive)
+	return nil
+}
+
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
+
 // close gives everything back, in the reverse order of newDaemon.
 func (d *daemon) close() error {
 	var errs []error
-	// What was served is closed by now; what was only claimed is not.
+	// What was served has ended by now; what was only claimed, and the workers of
+	// a server that never served, have not.
+	if d.server != nil {
+		d.server.Shutdown(0)
+	}
 	if d.listener != nil {
 		errs = append(errs, ignoreClosed(d.listener.Close()))
 	}

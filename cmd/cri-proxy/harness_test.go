@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -22,13 +23,34 @@ import (
 	"github.com/cri-proxy/cri-proxy/test/fakeruntime"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain makes this binary the command cri-proxy as well, when it is called so:
+// "cri-proxy" is in the tests' PATH.
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){"cri-proxy": main})
+}
+
+// leakChecked runs the tests and fails when they leave a goroutine behind.
+type leakChecked struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (m leakChecked) Run() int {
+	code := m.M.Run()
+	if code != 0 {
+		return code
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
 
 // proxy is the whole daemon in this process, in front of fake runtimes.
 type proxy struct {
 	t       *testing.T
 	dir     string
 	config  string // TOML.
+	log     *logrus.Entry
 	daemon  *daemon
 	conn    *grpc.ClientConn // Carries frames and messages.
 	runtime runtimeapi.RuntimeServiceClient
@@ -63,6 +85,12 @@ backend = "beta"
 // in a folder of the test's are added.
 func startProxy(t *testing.T, config string) *proxy {
 	t.Helper()
+	return startLogging(t, config, quiet())
+}
+
+// startLogging is startProxy with a log that the test reads.
+func startLogging(t *testing.T, config string, log *logrus.Entry) *proxy {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "cp") // t.TempDir is too long for a socket.
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +100,7 @@ func startProxy(t *testing.T, config string) *proxy {
 			t.Error(err)
 		}
 	})
-	p := &proxy{t: t, dir: dir}
+	p := &proxy{t: t, dir: dir, log: log}
 	p.config = "version = 1\n" + config + fmt.Sprintf(`
 [server]
 listen = "%[1]s/s"
@@ -95,7 +123,7 @@ func (p *proxy) start() {
 		p.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background()) // Not the test's: the daemon may end in a cleanup.
-	if p.daemon, err = newDaemon(ctx, cfg, quiet()); err != nil {
+	if p.daemon, err = newDaemon(ctx, cfg, p.log); err != nil {
 		cancel()
 		p.t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func (d *daemon) ready(ctx context.Context) error {
 		return err
 	}
 	if b := d.backends.Default(); !b.Up() {
-		return b.Away()
+		return errors.New(status.Convert(b.Away()).Message()) // Nobody calls by gRPC here.
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func main() {
 
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot() //nolint:contextcheck // Each command has ctx from cobra.
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -33,13 +33,12 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "cri-proxy: %v\n", err)
-	var usage *usageError
-	if errors.As(err, &usage) {
-		fmt.Fprintln(stderr, "Run 'cri-proxy help' for the commands and their flags.")
-		return 2
+	text, code := fmt.Sprintf("cri-proxy: %v\n", err), 1
+	if _, ok := errors.AsType[*usageError](err); ok {
+		text, code = text+"Run 'cri-proxy help' for the commands and their flags.\n", 2
 	}
-	return 1
+	fmt.Fprint(stderr, text) //nolint:errcheck // There is no other place to say it.
+	return code
 }
 
 // usageError is a command line that makes no sense, as opposed to one that

@@ -44,8 +44,12 @@ func newObserver(reg prometheus.Registerer, log *logrus.Entry) *observer {
 	}
 }
 
-// observe is the server's [rawcri.ServerOptions].Observe.
+// observe is the server's [rawcri.ServerOptions].Observe. Health checks are not
+// CRI: the proxy asks itself, and would be seen to be busy by looking.
 func (o *observer) observe(call *rawcri.Call) func(error) {
+	if call.Method.Service == healthService {
+		return func(error) {}
+	}
 	method := "other" // Names that callers make up must not become labels.
 	if call.Method.Known {
 		method = call.Method.Name

@@ -11,10 +11,18 @@ import (
 
 // notifier tells systemd how the service is; without systemd it does nothing.
 type notifier struct {
-	log *logrus.Entry
+	log    *logrus.Entry
+	period time.Duration // The service's WatchdogSec; 0 is none.
 }
 
-func newNotifier(log *logrus.Entry) *notifier { return &notifier{log: log} }
+// newNotifier reads what systemd put into the environment.
+func newNotifier(log *logrus.Entry) (*notifier, error) {
+	period, err := systemd.SdWatchdogEnabled(false)
+	if err != nil {
+		return nil, fmt.Errorf("WATCHDOG_USEC or WATCHDOG_PID in the environment, which systemd sets: %w", err)
+	}
+	return &notifier{log: log, period: period}, nil
+}
 
 func (n *notifier) ready()    { n.send(systemd.SdNotifyReady) }
 func (n *notifier) stopping() { n.send(systemd.SdNotifyStopping) }
@@ -27,27 +35,24 @@ func (n *notifier) send(state string) {
 	}
 }
 
-// watchdog reports life to systemd twice in each period of WatchdogSec, as long
-// as alive says so, until ctx ends. Without WatchdogSec it returns at once.
-func (n *notifier) watchdog(ctx context.Context, alive func(context.Context) error) error {
-	period, err := systemd.SdWatchdogEnabled(false)
-	if err != nil {
-		return fmt.Errorf("read WATCHDOG_USEC: %w", err)
+// watchdog reports life to systemd twice in each period, as long as alive says
+// so, until ctx ends. Without WatchdogSec it returns at once. A service that is
+// stopping need not report any more: its watchdog is off by then.
+func (n *notifier) watchdog(ctx context.Context, alive func(context.Context) error) {
+	if n.period == 0 {
+		return
 	}
-	if period == 0 {
-		return nil
-	}
-	ticker := time.NewTicker(period / 2)
+	ticker := time.NewTicker(n.period / 2)
 	defer ticker.Stop()
 	for {
 		if err := alive(ctx); err == nil {
 			n.send(systemd.SdNotifyWatchdog)
 		} else if ctx.Err() == nil {
-			n.log.WithError(err).Error("the proxy does not answer itself: systemd will restart it")
+			n.log.WithError(err).Error("the proxy does not answer itself: if this goes on, systemd restarts it")
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
 		}
 	}

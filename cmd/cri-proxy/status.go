@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/internal/admin"
@@ -73,7 +75,7 @@ func (d *daemon) report(ctx context.Context) report {
 			entry.Error = s.Err.Error()
 		}
 		if err := d.backends.Usable(b); err != nil {
-			entry.Unusable = err.Error()
+			entry.Unusable = status.Convert(err).Message()
 		}
 		r.Backends = append(r.Backends, entry)
 	}
@@ -118,9 +120,9 @@ func newStatus(f *flags) *cobra.Command {
 func askAdmin(ctx context.Context, f *flags, path string) ([]byte, error) {
 	endpoint := f.admin
 	if endpoint == "" {
-		cfg, err := configs.Load(f.config)
+		cfg, err := readConfig(f.config)
 		if err != nil {
-			return nil, fmt.Errorf("the admin socket is not known; name it by --admin or mend the configuration:\n%w", err)
+			return nil, fmt.Errorf("the admin socket is not known, so name it by --admin: %w", err)
 		}
 		endpoint = cfg.Admin.Listen
 	}
@@ -156,7 +158,7 @@ func (r report) print(out io.Writer) error {
 		if !b.Up {
 			up = "away"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s %s\t%s\t%s\n", b.Name, up, b.Since.Format(time.RFC3339), b.Runtime, b.Version, b.CgroupDriver, b.Endpoint)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Name, up, b.Since.Format(time.RFC3339), strings.TrimSpace(b.Runtime+" "+b.Version), b.CgroupDriver, b.Endpoint)
 	}
 	for _, b := range r.Backends {
 		if b.Error != "" {

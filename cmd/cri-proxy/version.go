@@ -18,6 +18,15 @@ type buildVersion struct {
 	Platform string `json:"platform"`
 }
 
+// String returns the version as one line.
+func (v buildVersion) String() string {
+	line := "cri-proxy " + v.Version
+	if v.Revision != "" {
+		line += " " + v.Revision
+	}
+	return line + " " + v.Go + " " + v.Platform
+}
+
 // readVersion reads the build info that the Go linker leaves in the binary.
 func readVersion() buildVersion {
 	v := buildVersion{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
@@ -45,7 +54,7 @@ func newVersion(f *flags) *cobra.Command {
 			if f.output == "json" {
 				return json.NewEncoder(c.OutOrStdout()).Encode(v)
 			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "cri-proxy %s %s %s %s\n", v.Version, v.Revision, v.Go, v.Platform)
+			_, err := fmt.Fprintln(c.OutOrStdout(), v)
 			return err
 		},
 	}
