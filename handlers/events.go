@@ -31,6 +31,9 @@ func (r *Runtime) getContainerEvents(ctx context.Context, call *rawcri.Call) err
 	if r.Backends.Single() {
 		return r.toDefault(ctx, call)
 	}
+	if err := call.Request.Decode(&runtimeapi.GetEventsRequest{}); err != nil {
+		return malformed(call, err) // Or every subscription would fail, for ever.
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events := make(chan *rawcri.Frame, eventQueue)

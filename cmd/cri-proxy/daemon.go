@@ -12,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/handlers"
@@ -160,13 +159,7 @@ func (d *daemon) serveCRI(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.backends.Run(ctx) })
-	group.Go(func() error {
-		// A stop may come before the server has begun.
-		if err := d.server.Serve(d.listener); !errors.Is(err, grpc.ErrServerStopped) {
-			return err
-		}
-		return nil
-	})
+	group.Go(func() error { return d.server.Serve(d.listener) })
 	group.Go(func() error { return d.announce(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()

@@ -74,7 +74,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{options: o, mux: http.NewServeMux(), admin: admin}
 	if o.MetricsListen != "" {
 		if s.metrics, err = new(net.ListenConfig).Listen(ctx, "tcp", o.MetricsListen); err != nil {
-			return nil, errors.Join(fmt.Errorf("metrics address %s: %w", o.MetricsListen, err), admin.Close())
+			return nil, errors.Join(fmt.Errorf("metrics address %s: %w: choose another one, or stop what listens there", o.MetricsListen, err), admin.Close())
 		}
 	}
 	s.addOwnHandlers()

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -100,7 +99,7 @@ func (s *Set) has(ctx context.Context, b *Backend, kind rawcri.IDKind, id string
 	}
 	list, err := b.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{Id: id}})
 	if err != nil {
-		return false, fmt.Errorf("ListContainers: %w", b.explain(err, b.conn))
+		return false, wrap("ListContainers", b.explain(err, b.conn))
 	}
 	for _, c := range list.GetContainers() {
 		if before := s.Index.PutContainer(containerRecord(b, c)); before != "" {
@@ -113,7 +112,7 @@ func (s *Set) has(ctx context.Context, b *Backend, kind rawcri.IDKind, id string
 func (s *Set) hasSandbox(ctx context.Context, b *Backend, filter *runtimeapi.PodSandboxFilter) (bool, error) {
 	list, err := b.Runtime().ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: filter})
 	if err != nil {
-		return false, fmt.Errorf("ListPodSandbox: %w", b.explain(err, b.conn))
+		return false, wrap("ListPodSandbox", b.explain(err, b.conn))
 	}
 	for _, p := range list.GetItems() {
 		if before := s.Index.PutSandbox(s.sandboxRecord(b, p)); before != "" {

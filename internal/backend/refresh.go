@@ -81,7 +81,7 @@ func (s *Set) relist(b *Backend, name string, last *LastList) *relist {
 func (l *relist) fetch(ctx context.Context, into proto.Message) error {
 	frame, err := rawcri.Fetch(ctx, l.b.conn, l.method.FullName, rawcri.NewFrame(nil), grpc.WaitForReady(true))
 	if err != nil {
-		return fmt.Errorf("%s: %w", l.method.Name, err)
+		return wrap(l.method.Name, err)
 	}
 	l.frame = frame
 	return frame.Decode(into)
@@ -125,11 +125,12 @@ func (b *Backend) look(ctx context.Context, found *seen, sandboxes, containers *
 	return g.Wait()
 }
 
+// wrap names the call that failed, in the words of people, not of gRPC.
 func wrap(call string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", call, err)
+	return fmt.Errorf("%s: %s", call, message(err))
 }
 
 func (b *Backend) up(found *seen) {

@@ -67,10 +67,10 @@ func NewServer(o ServerOptions) *Server {
 	return s
 }
 
-// Serve answers calls on l until Shutdown; it returns an error when l fails
-// before that.
+// Serve answers calls on l until Shutdown, also one that came before; it
+// returns an error when l fails.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.grpc.Serve(l); err != nil {
+	if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve CRI on %s: %w", l.Addr(), err)
 	}
 	return nil
