@@ -7,6 +7,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/internal/backend"
@@ -25,6 +26,7 @@ func (r *Runtime) createContainer(ctx context.Context, call *rawcri.Call) error 
 	if err := call.Request.Decode(&request); err != nil {
 		return malformed(call, err)
 	}
+	listed := listedAs(&request)
 	frame, err := r.prepare(ctx, call, b, &request)
 	if err != nil {
 		return err
@@ -33,7 +35,7 @@ func (r *Runtime) createContainer(ctx context.Context, call *rawcri.Call) error 
 	if err != nil {
 		return err
 	}
-	if err := r.learnContainer(answer, b, &request); err != nil {
+	if err := r.learnContainer(answer, b, &request, listed); err != nil {
 		return err
 	}
 	return call.Send(answer)
@@ -77,14 +79,29 @@ func (r *Runtime) toRuntimeNames(config *runtimeapi.ContainerConfig) (changed bo
 	return changed, nil
 }
 
-func (r *Runtime) learnContainer(answer *rawcri.Frame, b *backend.Backend, request *runtimeapi.CreateContainerRequest) error {
+// listedAs returns the new container as it would be listed, its ids aside. It
+// is taken before the request is changed for the backend.
+func listedAs(request *runtimeapi.CreateContainerRequest) *runtimeapi.Container {
+	config := request.GetConfig()
+	image := config.GetImage()
+	if image.GetRuntimeHandler() != "" {
+		image = proto.CloneOf(image)
+	}
+	return &runtimeapi.Container{
+		Metadata: config.GetMetadata(), Image: image, ImageRef: image.GetImage(),
+		State: runtimeapi.ContainerState_CONTAINER_CREATED, CreatedAt: time.Now().UnixNano(),
+		Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
+	}
+}
+
+func (r *Runtime) learnContainer(answer *rawcri.Frame, b *backend.Backend, request *runtimeapi.CreateContainerRequest, listed *runtimeapi.Container) error {
 	idBytes, err := answer.ID()
 	if err != nil || len(idBytes) == 0 {
 		answer.Free()
 		return status.Errorf(codes.Internal, "backend %q answered CreateContainer without an id", b.Name)
 	}
 	id, config := string(idBytes), request.GetConfig()
-	sandbox := request.GetPodSandboxId()
+	sandbox := r.Index.FullSandboxID(b.Name, request.GetPodSandboxId()) // crictl's users type short ones.
 	record := routing.Container{ID: id, Backend: b.Name, Sandbox: sandbox, Image: routing.Reference(backend.PodImage(config.GetImage()))}
 	if before := r.Index.PutContainer(record); before != "" {
 		r.Log.WithFields(logrus.Fields{"container": id, "backend": b.Name, "other": before}).Error("two backends claim one container id")
@@ -92,11 +109,8 @@ func (r *Runtime) learnContainer(answer *rawcri.Frame, b *backend.Backend, reque
 	if annotations := request.GetSandboxConfig().GetAnnotations(); len(annotations) > 0 {
 		r.Index.SetAnnotations(sandbox, annotations)
 	}
-	b.Containers.Created(id, &runtimeapi.Container{
-		Id: id, PodSandboxId: sandbox, Metadata: config.GetMetadata(), Image: config.GetImage(), ImageRef: config.GetImage().GetImage(),
-		State: runtimeapi.ContainerState_CONTAINER_CREATED, CreatedAt: time.Now().UnixNano(),
-		Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
-	})
+	listed.Id, listed.PodSandboxId = id, sandbox
+	b.Containers.Created(id, listed)
 	r.Log.WithFields(logrus.Fields{
 		"container": id, "name": config.GetMetadata().GetName(), "sandbox": sandbox, "backend": b.Name,
 	}).Info("container created")

@@ -88,6 +88,9 @@ func (w *eventWatch) run(ctx context.Context) error {
 		if ctx.Err() != nil || status.Code(err) == codes.Unimplemented {
 			return err
 		}
+		if w.seen == nil {
+			w.seen = map[string]seenEvent{} // Subscribed, and told of nothing: next time, of all.
+		}
 		if time.Since(began) > longestEventRetry {
 			retry = firstEventRetry
 		}

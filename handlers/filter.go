@@ -94,9 +94,12 @@ func (f filter) knownSandboxes(list *rawcri.Frame, changes []backend.Change) (*r
 	if err := list.Decode(&known); err != nil {
 		return nil, err
 	}
-	for _, c := range changes {
-		known.Items = slices.DeleteFunc(known.GetItems(), func(p *runtimeapi.PodSandbox) bool { return p.GetId() == c.ID })
-		if p, ok := c.Item.(*runtimeapi.PodSandbox); ok {
+	for _, change := range changes {
+		is := func(p *runtimeapi.PodSandbox) bool { return p.GetId() == change.ID }
+		switch p, created := change.Item.(*runtimeapi.PodSandbox); {
+		case !created:
+			known.Items = slices.DeleteFunc(known.GetItems(), is)
+		case !slices.ContainsFunc(known.GetItems(), is): // The list knows better what it has.
 			known.Items = append(known.GetItems(), p)
 		}
 	}
@@ -117,11 +120,13 @@ func (f filter) knownContainers(list *rawcri.Frame, changes []backend.Change) (*
 		return nil, err
 	}
 	for _, change := range changes {
+		is := func(c *runtimeapi.Container) bool { return c.GetId() == change.ID }
 		// A removed sandbox takes its containers along.
-		known.Containers = slices.DeleteFunc(known.GetContainers(), func(c *runtimeapi.Container) bool {
-			return c.GetId() == change.ID || c.GetPodSandboxId() == change.ID
-		})
-		if c, ok := change.Item.(*runtimeapi.Container); ok {
+		isIn := func(c *runtimeapi.Container) bool { return is(c) || c.GetPodSandboxId() == change.ID }
+		switch c, created := change.Item.(*runtimeapi.Container); {
+		case !created:
+			known.Containers = slices.DeleteFunc(known.GetContainers(), isIn)
+		case !slices.ContainsFunc(known.GetContainers(), is): // The list knows better what it has.
 			known.Containers = append(known.GetContainers(), c)
 		}
 	}

@@ -75,8 +75,7 @@ func (r *Runtime) targets(f filter) []*backend.Backend {
 	return all
 }
 
-// part fetches one backend's part of a list. A backend that does not answer in
-// its list_timeout is away from then on, so that only one list waits for it.
+// part fetches one backend's part of a list, within its list_timeout.
 func (r *Runtime) part(ctx context.Context, call *rawcri.Call, b *backend.Backend, f filter) (*rawcri.Frame, error) {
 	if !b.Up() {
 		return r.without(call.Method.Name, b, f, b.Away())
@@ -91,10 +90,20 @@ func (r *Runtime) part(ctx context.Context, call *rawcri.Call, b *backend.Backen
 	list, err := r.Backends.Fetch(limited, call.Method, b, call.Request)
 	done(list)
 	if err != nil && backend.IsAway(ctx, err) {
-		b.Suspect(err)
-		return r.without(call.Method.Name, b, f, b.Away())
+		return r.lost(call.Method.Name, b, f, err)
 	}
 	return list, err
+}
+
+// lost returns the part of a backend that did not answer a list. One that is
+// slow with its pods is away; one that is slow with statistics, which have to be
+// read from the kernel, is not: new pods can start there.
+func (r *Runtime) lost(method string, b *backend.Backend, f filter, err error) (*rawcri.Frame, error) {
+	if lastOf(b, method) == nil {
+		return r.without(method, b, f, b.NoAnswer(method, err))
+	}
+	b.Suspect(err)
+	return r.without(method, b, f, b.Away())
 }
 
 // lastOf returns where the last answer to a list method is kept, nil for

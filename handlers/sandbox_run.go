@@ -35,7 +35,7 @@ func (r *Runtime) restorePod(ctx context.Context, call *rawcri.Call) error {
 		return malformed(call, err)
 	}
 	return r.start(ctx, call, newPod{
-		message: &request, config: request.GetConfig(), handler: &request.RuntimeHandler,
+		message: &request, config: request.GetConfig(), handler: &request.RuntimeHandler, containers: request.GetContainerConfigs(),
 	})
 }
 
@@ -44,27 +44,30 @@ type newPod struct {
 	message proto.Message
 	config  *runtimeapi.PodSandboxConfig
 	handler *string // In message.
+
+	containers []*runtimeapi.ContainerConfig // In message.
 }
 
 func (r *Runtime) start(ctx context.Context, call *rawcri.Call, p newPod) error {
-	pod := podOf(p.config)
+	pod := backend.PodOf(p.config.GetMetadata())
 	handler, b, err := r.choose(*p.handler, pod)
 	if err != nil {
 		return err
 	}
-	frame := call.Request
-	if handler.Runtime != *p.handler {
-		*p.handler = handler.Runtime
-		if frame, err = rawcri.Encode(p.message); err != nil {
-			return err
-		}
+	frame, err := r.frameFor(call, p, handler)
+	if err != nil {
+		return err
 	}
+	r.dropOldPins(ctx)
+	_, retried := r.Index.Pinned(pod)
 	if err := r.pin(pod, handler); err != nil {
 		return err
 	}
 	answer, err := r.Backends.Invoke(ctx, call, b, frame)
 	if err != nil {
-		r.unpinAfter(pod, err)
+		if !retried { // Else the first try may have made it: "name is reserved" says so.
+			r.unpinAfter(pod, err)
+		}
 		return err
 	}
 	if err := r.learnSandbox(answer, b, handler, p.config); err != nil {
@@ -73,8 +76,22 @@ func (r *Runtime) start(ctx context.Context, call *rawcri.Call, p newPod) error 
 	return call.Send(answer)
 }
 
-func podOf(config *runtimeapi.PodSandboxConfig) routing.Pod {
-	return routing.Pod{UID: config.GetMetadata().GetUid(), Attempt: config.GetMetadata().GetAttempt()}
+// frameFor returns the frame to send: the one that came, unless the backend has
+// other names for the handlers in it.
+func (r *Runtime) frameFor(call *rawcri.Call, p newPod, handler routing.Handler) (*rawcri.Frame, error) {
+	changed := handler.Runtime != *p.handler
+	*p.handler = handler.Runtime
+	for _, c := range p.containers {
+		named, err := r.toRuntimeNames(c)
+		if err != nil {
+			return nil, err
+		}
+		changed = changed || named
+	}
+	if !changed {
+		return call.Request, nil
+	}
+	return rawcri.Encode(p.message)
 }
 
 // choose finds the handler and backend of a new sandbox. An attempt at a pod
@@ -103,49 +120,6 @@ func (r *Runtime) before(pod routing.Pod) (string, bool) {
 	return s.Handler, ok && s.Handler != ""
 }
 
-// pin keeps the attempt on its handler. It is on disk before the create is
-// sent when the backend could not tell afterwards which handler it was.
-func (r *Runtime) pin(pod routing.Pod, handler routing.Handler) error {
-	if pod.UID == "" {
-		return nil
-	}
-	if handler.Shared {
-		if err := r.Pins.Put(pod.Key(), handler.Name); err != nil {
-			return status.Errorf(codes.Internal, "the handler of pod %s cannot be kept on disk, its sandbox is not created: %v", pod.UID, err)
-		}
-	}
-	r.Index.Pin(pod, handler.Name)
-	return nil
-}
-
-// unpinAfter lets the attempt go elsewhere when the runtime has refused it.
-// After an error that may hide a success it stays pinned.
-func (r *Runtime) unpinAfter(pod routing.Pod, err error) {
-	switch status.Code(err) {
-	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
-		return
-	}
-	if _, exists := r.Index.PodSandbox(pod); !exists {
-		r.unpin(pod)
-	}
-}
-
-func (r *Runtime) unpin(pod routing.Pod) {
-	handler, ok := r.Index.Pinned(pod)
-	if !ok {
-		return
-	}
-	r.Index.Unpin(pod)
-	if h, err := r.Table.Resolve(handler); err == nil && !h.Shared {
-		return
-	}
-	// A pin too many costs a few bytes until the next start, which drops those
-	// of pods that are gone.
-	if err := r.Pins.Delete(pod.Key()); err != nil {
-		r.Log.WithField("pod", pod.UID).WithError(err).Warn("the handler of a removed pod stays on disk until the next start")
-	}
-}
-
 func (r *Runtime) learnSandbox(answer *rawcri.Frame, b *backend.Backend, handler routing.Handler, config *runtimeapi.PodSandboxConfig) error {
 	idBytes, err := answer.ID()
 	if err != nil || len(idBytes) == 0 {
@@ -154,7 +128,7 @@ func (r *Runtime) learnSandbox(answer *rawcri.Frame, b *backend.Backend, handler
 	}
 	id := string(idBytes)
 	record := routing.Sandbox{
-		ID: id, Backend: b.Name, Handler: handler.Name, Pod: podOf(config), Ready: true, Annotations: config.GetAnnotations(),
+		ID: id, Backend: b.Name, Handler: handler.Name, Pod: backend.PodOf(config.GetMetadata()), Ready: true, Annotations: config.GetAnnotations(),
 	}
 	if before := r.Index.PutSandbox(record); before != "" {
 		r.Log.WithFields(logrus.Fields{"sandbox": id, "backend": b.Name, "other": before}).Error("two backends claim one sandbox id")

@@ -82,9 +82,12 @@ func (r *Runtime) begin(ctx context.Context, call *rawcri.Call, f filter, p *str
 	}
 	p.err = r.firstMessage(ctx, call, p)
 	if p.err != nil && backend.IsAway(ctx, p.err) {
-		p.b.Suspect(p.err)
 		p.up = nil
-		p.first, p.err = r.without(call.Method.Name, p.b, f, p.b.Away())
+		if p.last != nil { // What follows is that list itself.
+			p.last.End(p.since, nil)
+			p.last = nil
+		}
+		p.first, p.err = r.lost(call.Method.Name, p.b, f, p.err)
 	}
 }
 
@@ -94,7 +97,7 @@ func (r *Runtime) firstMessage(ctx context.Context, call *rawcri.Call, p *stream
 	ctx, cancel := context.WithCancel(ctx)
 	timer := time.AfterFunc(p.b.Config.ListTimeout.Duration, cancel)
 	err := r.readFirst(ctx, call, p)
-	if !timer.Stop() && err != nil {
+	if !timer.Stop() { // Also if the message came just now: its stream is cancelled.
 		return status.Errorf(codes.DeadlineExceeded, "no answer to %s within %s", call.Method.Name, p.b.Config.ListTimeout)
 	}
 	return err

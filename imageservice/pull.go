@@ -2,8 +2,10 @@ package imageservice
 
 import (
 	"context"
+	"fmt"
 	"maps"
 
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -26,17 +28,17 @@ func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) error {
 	if err := call.Request.Decode(&request); err != nil {
 		return malformed(call, err)
 	}
-	image := routing.Reference(request.GetImage().GetImage())
-	sandbox, err := s.sandboxOf(ctx, request.GetSandboxConfig())
+	sandbox, err := s.sandboxOf(ctx, &request)
 	if err != nil {
 		return err
-	}
-	if sandbox != nil {
-		s.mark(image, []routing.Sandbox{*sandbox})
 	}
 	target, err := s.pullTarget(request.GetImage(), sandbox)
 	if err != nil {
 		return err
+	}
+	if sandbox != nil {
+		image := routing.Reference(request.GetImage().GetImage())
+		s.mark(image, request.GetSandboxConfig().GetAnnotations(), []routing.Sandbox{*sandbox})
 	}
 	changed := setRuntime(&request, target)
 	return s.forward(ctx, call, s.storeOf[target.Backend], &request, changed)
@@ -44,14 +46,17 @@ func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) error {
 
 // sandboxOf returns the sandbox that a pull is for; nil when it names no pod.
 // The kubelet pulls for a pod only after its sandbox was made, so one that is
-// not known is looked for: the answer to its create may have been lost.
-func (s *Service) sandboxOf(ctx context.Context, config *runtimeapi.PodSandboxConfig) (*routing.Sandbox, error) {
-	pod := routing.Pod{UID: config.GetMetadata().GetUid(), Attempt: config.GetMetadata().GetAttempt()}
+// not known is looked for: the answer to its create may have been lost. Where
+// the image spec names the handler, it is not needed.
+func (s *Service) sandboxOf(ctx context.Context, request *runtimeapi.PullImageRequest) (*routing.Sandbox, error) {
+	config := request.GetSandboxConfig()
+	pod := backend.PodOf(config.GetMetadata())
 	if pod.UID == "" {
 		return nil, nil //nolint:nilnil // "No pod" is an answer here.
 	}
 	sandbox, ok := s.Index.PodSandbox(pod)
-	if !ok && !s.Backends.Single() {
+	needed := !s.Backends.Single() && request.GetImage().GetRuntimeHandler() == ""
+	if !ok && needed {
 		s.Backends.FindPod(ctx, pod.UID)
 		sandbox, ok = s.Index.PodSandbox(pod)
 	}
@@ -62,7 +67,7 @@ func (s *Service) sandboxOf(ctx context.Context, config *runtimeapi.PodSandboxCo
 		return &sandbox, nil
 	}
 	for _, b := range s.Backends.All() {
-		if !s.Backends.Single() && !b.Up() {
+		if needed && !b.Up() {
 			return nil, status.Errorf(codes.Unavailable, "the sandbox of pod %s is not known, and it may be there: %s", pod.UID, status.Convert(b.Away()).Message())
 		}
 	}
@@ -117,21 +122,33 @@ func setRuntime(request *runtimeapi.PullImageRequest, h routing.Handler) (change
 // pullFor pulls an image for a container that is about to be created, without
 // credentials: the kubelet's went with its own pull.
 func (s *Service) pullFor(ctx context.Context, b *backend.Backend, image string, request *runtimeapi.CreateContainerRequest) (id string, err error) {
+	store, id := s.storeOf[b.Name], s.Index.FullSandboxID(b.Name, request.GetPodSandboxId())
+	s.Log.WithFields(logrus.Fields{"image": image, "backend": store.Name, "sandbox": id}).
+		Info("image is not in the store of its container's backend: pulling it there")
 	h := routing.Handler{Backend: b.Name}
-	if sandbox, ok := s.Index.Sandbox(request.GetPodSandboxId()); ok {
+	if sandbox, ok := s.Index.Sandbox(id); ok {
 		h = s.handlerOf(sandbox)
 	}
+	config := request.GetSandboxConfig()
 	pull := &runtimeapi.PullImageRequest{
 		Image: &runtimeapi.ImageSpec{Image: image, Annotations: request.GetConfig().GetImage().GetAnnotations()},
-	}
-	if config := request.GetSandboxConfig(); config != nil {
-		pull.SandboxConfig = &runtimeapi.PodSandboxConfig{
+		// Without one containerd does not look at the runtime.
+		SandboxConfig: &runtimeapi.PodSandboxConfig{
 			Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
-		}
-	} else {
-		pull.SandboxConfig = &runtimeapi.PodSandboxConfig{} // Without one containerd does not look at the runtime.
+		},
 	}
 	setRuntime(pull, h)
-	answer, err := s.storeOf[b.Name].Images().PullImage(ctx, pull)
-	return answer.GetImageRef(), err
+	answer, err := store.Images().PullImage(ctx, pull)
+	if err != nil {
+		return "", notPulled(image, store, err)
+	}
+	return answer.GetImageRef(), nil
+}
+
+// notPulled says what was to be pulled and where, and keeps the code and the
+// details of the runtime's error.
+func notPulled(image string, store *backend.Backend, err error) error {
+	s := status.Convert(store.ExplainImages(err)).Proto()
+	s.Message = fmt.Sprintf("image %q is not on backend %q and cannot be pulled there: %s", image, store.Name, s.GetMessage())
+	return status.FromProto(s).Err()
 }

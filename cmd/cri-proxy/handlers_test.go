@@ -122,8 +122,19 @@ func TestAttemptStays(t *testing.T) {
 	if _, err := p.runtime.RunPodSandbox(t.Context(), request); err == nil || !strings.Contains(err.Error(), "reserve") {
 		t.Errorf("got %v, want beta's word that the name is reserved", err)
 	}
+	if _, err := p.runtime.RunPodSandbox(t.Context(), request); err == nil {
+		t.Error("a third try made a second sandbox: \"reserved\" was taken for a refusal")
+	}
 	if n := len(alpha.Calls("RunPodSandbox")); n != 0 {
 		t.Errorf("alpha got %d creates", n)
+	}
+	// Another pod of the same uid is another pod, and gets its own handler.
+	other := &runtimeapi.RunPodSandboxRequest{Config: sandboxConfig("other"), RuntimeHandler: "isolated"}
+	p.run("first", "runc")
+	other.Config.Metadata.Uid = sandboxConfig("first").GetMetadata().GetUid()
+	before := len(beta.Sandboxes())
+	if _, err := p.runtime.RunPodSandbox(t.Context(), other); err != nil || len(beta.Sandboxes()) != before+1 {
+		t.Errorf("a pod with the uid of another: %v, and beta has %d sandboxes", err, len(beta.Sandboxes()))
 	}
 	unknown := &runtimeapi.RunPodSandboxRequest{Config: sandboxConfig("a"), RuntimeHandler: "kata"}
 	if _, err := p.runtime.RunPodSandbox(t.Context(), unknown); status.Code(err) != codes.InvalidArgument {
@@ -144,8 +155,29 @@ func TestAttemptStays(t *testing.T) {
 	if _, err := p.runtime.RunPodSandbox(t.Context(), refused); err != nil {
 		t.Error(err)
 	}
-	if n := len(alpha.Calls("RunPodSandbox")); n != 1 {
-		t.Errorf("alpha got %d creates, want 1", n)
+	if n := len(alpha.Calls("RunPodSandbox")); n != 2 {
+		t.Errorf("alpha got %d creates, want those of first and b", n)
+	}
+}
+
+// TestRestoredPod: its containers' image specs name the handler as the backend
+// does.
+func TestRestoredPod(t *testing.T) {
+	t.Parallel()
+	p, _, beta := renamed(t)
+	beta.Configure(func(o *fakeruntime.Options) { o.PodCheckpoints = true })
+	image := &runtimeapi.ImageSpec{Image: "app", RuntimeHandler: "vm"}
+	_, err := p.runtime.RestorePod(t.Context(), &runtimeapi.RestorePodRequest{
+		Config: sandboxConfig("r"), RuntimeHandler: "vm", CheckpointPath: "/x",
+		ContainerConfigs: []*runtimeapi.ContainerConfig{{Metadata: &runtimeapi.ContainerMetadata{Name: "c"}, Image: image}},
+	})
+	calls := beta.Calls("RestorePod")
+	if len(calls) != 1 {
+		t.Fatalf("%d calls, %v", len(calls), err)
+	}
+	got := calls[0].Request.(*runtimeapi.RestorePodRequest) //nolint:errcheck,forcetypeassert // A test may panic.
+	if got.GetRuntimeHandler() != "kata-qemu" || got.GetContainerConfigs()[0].GetImage().GetRuntimeHandler() != "kata-qemu" {
+		t.Errorf("the backend got %v", got)
 	}
 }
 

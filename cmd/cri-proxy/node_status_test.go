@@ -159,6 +159,35 @@ func TestEvents(t *testing.T) {
 	expect(goes, runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT)
 }
 
+// TestEventsFirstCatchUp: what happens while a new subscriber's first lists
+// fail is told it all the same.
+func TestEventsFirstCatchUp(t *testing.T) {
+	t.Parallel()
+	p, _, beta := twoBackends(t)
+	sandbox := p.run("b", "isolated")
+	gate := make(chan struct{})
+	beta.Inject("ListPodSandbox", fakeruntime.Fault{Until: gate, Err: status.Error(codes.Internal, "no"), Times: 1})
+	beta.ClearJournal()
+	stream, err := p.runtime.GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := beta.WaitCalls(t.Context(), "ListPodSandbox", 1); err != nil {
+		t.Fatal(err)
+	}
+	beta.SetSandboxState(sandbox, runtimeapi.PodSandboxState_SANDBOX_NOTREADY) // Without an event.
+	close(gate)
+	for {
+		e, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.GetContainerId() == sandbox && e.GetContainerEventType() == runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
+			return
+		}
+	}
+}
+
 // TestEventsUnimplemented: the stream ends when no backend has events.
 func TestEventsUnimplemented(t *testing.T) {
 	t.Parallel()

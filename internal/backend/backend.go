@@ -159,6 +159,12 @@ func (b *Backend) Away() error {
 		b.Name, b.Config.Endpoint, s.Since.Format(time.RFC3339), message(s.Err))
 }
 
+// NoAnswer returns the error of a call that this backend did not answer in its
+// time, without being taken for away because of it.
+func (b *Backend) NoAnswer(method string, err error) error {
+	return status.Errorf(codes.Unavailable, "backend %q (%s) did not answer %s: %s", b.Name, b.Config.Endpoint, method, message(err))
+}
+
 // explain puts the backend's name before an error that no runtime gave: the
 // connection failed. A runtime's own status passes as it is.
 func (b *Backend) explain(err error, conn *grpc.ClientConn) error {
@@ -179,7 +185,9 @@ func IsAway(ctx context.Context, err error) bool {
 	case codes.Unavailable:
 		return true
 	case codes.DeadlineExceeded:
-		return ctx.Err() == nil
+		// The backend may say that the caller's time is over before our timer does.
+		deadline, limited := ctx.Deadline()
+		return ctx.Err() == nil && (!limited || time.Now().Before(deadline))
 	default:
 		return false
 	}

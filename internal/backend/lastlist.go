@@ -20,6 +20,7 @@ type LastList struct {
 	mu      sync.Mutex
 	frame   *rawcri.Frame
 	taken   time.Time
+	since   uint64 // Up to which change frame has them all.
 	seq     uint64
 	changes []Change
 	open    int // Lists under way.
@@ -47,11 +48,11 @@ func (l *LastList) End(since uint64, list *rawcri.Frame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
-	if list == nil {
-		return
+	if list == nil || (l.frame != nil && since < l.since) {
+		return // It failed, or is older than the one that is known.
 	}
 	l.frame.Free()
-	l.frame, l.taken = list.Ref(), time.Now()
+	l.frame, l.taken, l.since = list.Ref(), time.Now(), since
 	l.changes = slices.DeleteFunc(l.changes, func(c Change) bool { return c.seq <= since })
 }
 

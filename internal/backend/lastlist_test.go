@@ -61,6 +61,24 @@ func TestLastListCorrections(t *testing.T) {
 	}
 }
 
+// TestLastListOverlap: an older list that comes last does not replace a newer
+// one, whose corrections were dropped.
+func TestLastListOverlap(t *testing.T) {
+	t.Parallel()
+	var l LastList
+	l.End(l.Begin(), rawcri.NewFrame(nil))
+	older := l.Begin()
+	l.Created("new", &runtimeapi.Container{})
+	newer := l.Begin()
+	l.End(newer, rawcri.NewFrame([]byte("has it")))
+	l.End(older, rawcri.NewFrame([]byte("has it not")))
+	list, changes, ok := l.Snapshot()
+	if !ok || list.Len() != len("has it") || len(changes) != 0 {
+		t.Errorf("a list of %d bytes and %v, want the newer one", list.Len(), changed(changes))
+	}
+	list.Free()
+}
+
 func TestLastListAge(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -68,11 +86,11 @@ func TestLastListAge(t *testing.T) {
 		for _, l := range []*LastList{&forever, &minute} {
 			l.End(l.Begin(), rawcri.NewFrame(nil))
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // By the clock of the bubble.
 		if _, _, ok := minute.Snapshot(); !ok {
 			t.Error("too old after its ttl to the second")
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(24 * time.Hour) //nolint:forbidigo // By the clock of the bubble.
 		if _, _, ok := minute.Snapshot(); ok {
 			t.Error("used after its ttl")
 		}

@@ -3,12 +3,14 @@ package backend
 import (
 	"context"
 	"sync"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/internal/routing"
 )
 
 // Owner returns the backend that a sandbox or container id belongs to. An id
@@ -28,6 +30,9 @@ func (s *Set) Owner(ctx context.Context, kind rawcri.IDKind, id []byte) (*Backen
 	}
 	if name, ok := look(id); ok {
 		return s.byName[name], nil
+	}
+	if !utf8.Valid(id) {
+		return nil, status.Errorf(codes.InvalidArgument, "%s id %q is not valid UTF-8", noun(kind), id)
 	}
 	return s.ask(ctx, kind, string(id))
 }
@@ -87,39 +92,49 @@ func noun(kind rawcri.IDKind) string {
 }
 
 // has asks one backend for an id, which may be short, and learns what it
-// answers.
+// answers. A backend that does not answer is away: only one question waits.
 func (s *Set) has(ctx context.Context, b *Backend, kind rawcri.IDKind, id string) (bool, error) {
 	if !b.Up() {
 		return false, b.Away()
 	}
-	ctx, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
+	limited, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
 	defer cancel()
+	n, err := 0, error(nil)
 	if kind == rawcri.SandboxID {
-		return s.hasSandbox(ctx, b, &runtimeapi.PodSandboxFilter{Id: id})
+		n, err = s.findSandboxes(limited, b, &runtimeapi.PodSandboxFilter{Id: id})
+	} else {
+		n, err = s.findContainers(limited, b, &runtimeapi.ContainerFilter{Id: id})
 	}
-	list, err := b.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{Id: id}})
-	if err != nil {
-		return false, wrap("ListContainers", b.explain(err, b.conn))
+	if err != nil && IsAway(ctx, err) {
+		b.Suspect(err)
 	}
-	for _, c := range list.GetContainers() {
-		if before := s.Index.PutContainer(containerRecord(b, c)); before != "" {
-			s.clash(c.GetId(), before, b.Name)
-		}
-	}
-	return len(list.GetContainers()) > 0, nil
+	return n > 0, err
 }
 
-func (s *Set) hasSandbox(ctx context.Context, b *Backend, filter *runtimeapi.PodSandboxFilter) (bool, error) {
+func (s *Set) findContainers(ctx context.Context, b *Backend, filter *runtimeapi.ContainerFilter) (int, error) {
+	reading := s.Index.Rebuild(b.Name)
+	list, err := b.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: filter})
+	var found []routing.Container
+	for _, c := range list.GetContainers() {
+		found = append(found, containerRecord(b, c))
+	}
+	for _, c := range reading.Learn(nil, found) {
+		s.clash(c.ID, c.Before, b.Name)
+	}
+	return len(found), b.explain(err, b.conn)
+}
+
+func (s *Set) findSandboxes(ctx context.Context, b *Backend, filter *runtimeapi.PodSandboxFilter) (int, error) {
+	reading := s.Index.Rebuild(b.Name)
 	list, err := b.Runtime().ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: filter})
-	if err != nil {
-		return false, wrap("ListPodSandbox", b.explain(err, b.conn))
-	}
+	var found []routing.Sandbox
 	for _, p := range list.GetItems() {
-		if before := s.Index.PutSandbox(s.sandboxRecord(b, p)); before != "" {
-			s.clash(p.GetId(), before, b.Name)
-		}
+		found = append(found, s.sandboxRecord(b, p))
 	}
-	return len(list.GetItems()) > 0, nil
+	for _, c := range reading.Learn(found, nil) {
+		s.clash(c.ID, c.Before, b.Name)
+	}
+	return len(found), b.explain(err, b.conn)
 }
 
 // FindPod makes routing learn the sandboxes of a pod, wherever they are: the
@@ -134,7 +149,7 @@ func (s *Set) FindPod(ctx context.Context, uid string) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
 			defer cancel()
-			if _, err := s.hasSandbox(ctx, b, filter); err != nil {
+			if _, err := s.findSandboxes(ctx, b, filter); err != nil {
 				s.Log.WithField("backend", b.Name).WithError(err).Warn("could not be asked for the sandboxes of a pod")
 			}
 		})

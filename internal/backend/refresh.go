@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -27,8 +28,8 @@ type seen struct {
 }
 
 // refresh lists a backend anew and reports whether it is up.
-func (s *Set) refresh(ctx context.Context, b *Backend) bool {
-	ctx, cancel := context.WithTimeout(ctx, listTime)
+func (s *Set) refresh(ctx context.Context, b *Backend, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	rebuild := s.Index.Rebuild(b.Name)
 	sandboxes := s.relist(b, "ListPodSandbox", &b.Sandboxes)
@@ -42,8 +43,10 @@ func (s *Set) refresh(ctx context.Context, b *Backend) bool {
 		s.learn(b, rebuild, &found)
 	}
 	// Only now handler names can be translated: the index knows the sandboxes.
-	sandboxes.end(err)
-	containers.end(err)
+	// Nobody asks for the last list of the only backend.
+	keep := err == nil && !s.Single()
+	sandboxes.end(keep)
+	containers.end(keep)
 	return err == nil
 }
 
@@ -80,6 +83,9 @@ func (s *Set) relist(b *Backend, name string, last *LastList) *relist {
 
 func (l *relist) fetch(ctx context.Context, into proto.Message) error {
 	frame, err := rawcri.Fetch(ctx, l.b.conn, l.method.FullName, rawcri.NewFrame(nil), grpc.WaitForReady(true))
+	if status.Code(err) == codes.ResourceExhausted {
+		return l.stream(ctx, into) // More than a message holds.
+	}
 	if err != nil {
 		return wrap(l.method.Name, err)
 	}
@@ -87,8 +93,35 @@ func (l *relist) fetch(ctx context.Context, into proto.Message) error {
 	return frame.Decode(into)
 }
 
-func (l *relist) end(err error) {
+// stream reads a list in several messages. It is not kept: it could not be
+// answered in one.
+func (l *relist) stream(ctx context.Context, into proto.Message) error {
+	name := map[string]string{"ListPodSandbox": "StreamPodSandboxes", "ListContainers": "StreamContainers"}[l.method.Name]
+	up, err := rawcri.Open(ctx, l.b.conn, "/"+rawcri.RuntimeService+"/"+name, rawcri.NewFrame(nil))
 	if err != nil {
+		return wrap(name, err)
+	}
+	for {
+		part, err := rawcri.Next(up)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return wrap(name, err)
+		}
+		// On the wire the streamed messages are those of the unary list.
+		list := into.ProtoReflect().New().Interface()
+		err = part.Decode(list)
+		part.Free()
+		if err != nil {
+			return err
+		}
+		proto.Merge(into, list)
+	}
+}
+
+func (l *relist) end(keep bool) {
+	if !keep || l.frame == nil {
 		l.frame.Free()
 		l.last.End(l.since, nil)
 		return
@@ -177,7 +210,7 @@ func (s *Set) records(b *Backend, found *seen) ([]routing.Sandbox, []routing.Con
 func (s *Set) sandboxRecord(b *Backend, p *runtimeapi.PodSandbox) routing.Sandbox {
 	record := routing.Sandbox{
 		ID: p.GetId(), Backend: b.Name,
-		Pod:         routing.Pod{UID: p.GetMetadata().GetUid(), Attempt: p.GetMetadata().GetAttempt()},
+		Pod:         PodOf(p.GetMetadata()),
 		Ready:       p.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY,
 		Annotations: p.GetAnnotations(),
 	}
@@ -188,6 +221,11 @@ func (s *Set) sandboxRecord(b *Backend, p *runtimeapi.PodSandbox) routing.Sandbo
 		}
 	}
 	return record
+}
+
+// PodOf returns the attempt at a pod that a sandbox's metadata names.
+func PodOf(m *runtimeapi.PodSandboxMetadata) routing.Pod {
+	return routing.Pod{Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(), Attempt: m.GetAttempt()}
 }
 
 func containerRecord(b *Backend, c *runtimeapi.Container) routing.Container {

@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// listTime is what a backend gets to be listed anew: short, since at start
-	// everybody waits for it; a slower one is listed when it returns.
-	listTime = 3 * time.Second
+	// startTime is what a backend gets to be listed at start, where everybody
+	// waits for it. A slower one is away until it is listed in its list_timeout.
+	startTime = 3 * time.Second
 	// retryTime is the pause before a backend that is away is asked again.
 	retryTime = 500 * time.Millisecond
 )
@@ -89,12 +89,18 @@ func (s *Set) Get(name string) *Backend { return s.byName[name] }
 // Single reports whether there is one backend only, so that every call is its.
 func (s *Set) Single() bool { return len(s.all) == 1 }
 
+// AllUp reports whether every backend answers, so that what none of them knows
+// does not exist.
+func (s *Set) AllUp() bool {
+	return !slices.ContainsFunc(s.all, func(b *Backend) bool { return !b.Up() })
+}
+
 // Start lists all backends side by side and returns when each has answered or
 // had its time. One that did not answer is away until [Set.Run] reaches it.
 func (s *Set) Start(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, b := range s.all {
-		wg.Go(func() { s.refresh(ctx, b) })
+		wg.Go(func() { s.refresh(ctx, b, startTime) })
 	}
 	wg.Wait()
 }
@@ -114,7 +120,7 @@ func (s *Set) watch(ctx context.Context, b *Backend) {
 	for ctx.Err() == nil {
 		if b.Up() {
 			b.waitLost(ctx)
-		} else if !s.refresh(ctx, b) {
+		} else if !s.refresh(ctx, b, b.Config.ListTimeout.Duration) {
 			pause(ctx, retryTime)
 		}
 	}

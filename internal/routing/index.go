@@ -6,23 +6,31 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Pod names one attempt at a pod's sandbox. A runtime makes at most one
-// sandbox of it.
+// sandbox of it: containerd reserves this very name.
 type Pod struct {
-	UID     string
-	Attempt uint32
+	Namespace string
+	Name      string
+	UID       string
+	Attempt   uint32
 }
 
 // Key returns the pod as a string, for maps that outlive the process.
-func (p Pod) Key() string { return p.UID + "/" + strconv.FormatUint(uint64(p.Attempt), 10) }
+func (p Pod) Key() string {
+	return p.Namespace + "/" + p.Name + "/" + p.UID + "/" + strconv.FormatUint(uint64(p.Attempt), 10)
+}
 
 // ParsePod reads what Key wrote; false when it did not write it.
 func ParsePod(key string) (Pod, bool) {
-	uid, attempt, ok := strings.Cut(key, "/")
-	n, err := strconv.ParseUint(attempt, 10, 32)
-	return Pod{UID: uid, Attempt: uint32(n)}, ok && err == nil
+	parts := strings.Split(key, "/")
+	if len(parts) != 4 {
+		return Pod{}, false
+	}
+	n, err := strconv.ParseUint(parts[3], 10, 32)
+	return Pod{Namespace: parts[0], Name: parts[1], UID: parts[2], Attempt: uint32(n)}, err == nil
 }
 
 // Sandbox is what is known of a pod sandbox.
@@ -49,6 +57,12 @@ type entry[T any] struct {
 	seq    uint64 // When it was learnt.
 }
 
+// pin is the handler of an attempt at a pod.
+type pin struct {
+	handler string
+	since   time.Time
+}
+
 // Index holds the records by id. Records are values: what is returned is a
 // copy that nobody changes.
 type Index struct {
@@ -57,9 +71,9 @@ type Index struct {
 	sandboxes  map[string]entry[Sandbox]
 	containers map[string]entry[Container]
 	pods       map[Pod]string    // → sandbox id.
-	pins       map[Pod]string    // → handler, from before the create on.
-	removed    map[string]uint64 // Ids removed while a rebuild is running.
-	rebuilds   int
+	pins       map[Pod]pin       // From before the create on.
+	removed    map[string]uint64 // Ids removed while a list is on its way.
+	rebuilds   map[*Rebuild]bool // The lists on their way.
 }
 
 // NewIndex returns an empty index.
@@ -68,8 +82,9 @@ func NewIndex() *Index {
 		sandboxes:  map[string]entry[Sandbox]{},
 		containers: map[string]entry[Container]{},
 		pods:       map[Pod]string{},
-		pins:       map[Pod]string{},
+		pins:       map[Pod]pin{},
 		removed:    map[string]uint64{},
+		rebuilds:   map[*Rebuild]bool{},
 	}
 }
 
@@ -121,7 +136,7 @@ func (x *Index) FullContainerID(backend, id string) string {
 }
 
 func full[T any](records map[string]entry[T], id string, of func(T) bool) string {
-	if _, ok := records[id]; ok {
+	if _, ok := records[id]; ok || id == "" {
 		return id
 	}
 	found := id
@@ -153,15 +168,29 @@ func (x *Index) PodSandbox(p Pod) (Sandbox, bool) {
 func (x *Index) Pin(p Pod, handler string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.pins[p] = handler
+	x.pins[p] = pin{handler, time.Now()}
 }
 
 // Pinned returns the handler of an attempt at a pod.
 func (x *Index) Pinned(p Pod) (string, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	handler, ok := x.pins[p]
-	return handler, ok
+	pinned, ok := x.pins[p]
+	return pinned.handler, ok
+}
+
+// Unfulfilled returns the pods that were pinned before that time and of which
+// no sandbox is known.
+func (x *Index) Unfulfilled(before time.Time) []Pod {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var pods []Pod
+	for p, pinned := range x.pins {
+		if _, exists := x.pods[p]; !exists && pinned.since.Before(before) {
+			pods = append(pods, p)
+		}
+	}
+	return pods
 }
 
 // Unpin forgets a pin: nothing came of the attempt, or it is removed.
@@ -264,7 +293,8 @@ func (x *Index) SetAnnotations(sandbox string, annotations map[string]string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if e, ok := x.sandboxes[sandbox]; ok && !maps.Equal(e.record.Annotations, annotations) {
-		e.record.Annotations = annotations
+		x.seq++
+		e.record.Annotations, e.seq = annotations, x.seq
 		x.sandboxes[sandbox] = e
 	}
 }
@@ -274,7 +304,8 @@ func (x *Index) SetNotReady(sandbox string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if e, ok := x.sandboxes[sandbox]; ok {
-		e.record.Ready = false
+		x.seq++
+		e.record.Ready, e.seq = false, x.seq
 		x.sandboxes[sandbox] = e
 	}
 }
@@ -309,7 +340,7 @@ func (x *Index) RemoveContainer(id string) {
 // bury remembers a removal that a list under way may not have seen.
 func (x *Index) bury(id string) {
 	x.seq++
-	if x.rebuilds > 0 {
+	if len(x.rebuilds) > 0 {
 		x.removed[id] = x.seq
 	}
 }

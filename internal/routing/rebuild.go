@@ -1,21 +1,23 @@
 package routing
 
-// Rebuild is the replacement of all that is known of one backend by what it
-// lists. What is learnt between its beginning and its end is newer than the
-// lists and stays.
+import "maps"
+
+// Rebuild is a list of one backend on its way into the index. What is learnt
+// between its beginning and its end is newer than the list and stays.
 type Rebuild struct {
 	index   *Index
 	backend string
 	since   uint64
 }
 
-// Rebuild begins a replacement; to be called before the lists are fetched. It
-// is to be ended by Finish or Abort.
+// Rebuild begins; to be called before the list is fetched. It is to be ended by
+// Finish, Learn or Abort.
 func (x *Index) Rebuild(backend string) *Rebuild {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.rebuilds++
-	return &Rebuild{index: x, backend: backend, since: x.seq}
+	r := &Rebuild{index: x, backend: backend, since: x.seq}
+	x.rebuilds[r] = true
+	return r
 }
 
 // Abort ends a rebuild whose lists could not be had: all stays as it is.
@@ -31,16 +33,34 @@ type Clash struct {
 	Before string // The backend that had it.
 }
 
-// Finish puts the lists in place of what was known before.
+// Finish puts whole lists in place of what was known before.
 func (r *Rebuild) Finish(sandboxes []Sandbox, containers []Container) []Clash {
 	x := r.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	defer r.end()
 	old := r.dropOld()
-	var clashes []Clash
+	clashes := r.put(sandboxes, containers)
+	for _, pod := range old {
+		if _, still := x.pods[pod]; !still {
+			delete(x.pins, pod)
+		}
+	}
+	return clashes
+}
+
+// Learn adds filtered lists to what is known.
+func (r *Rebuild) Learn(sandboxes []Sandbox, containers []Container) []Clash {
+	r.index.mu.Lock()
+	defer r.index.mu.Unlock()
+	defer r.end()
+	return r.put(sandboxes, containers)
+}
+
+func (r *Rebuild) put(sandboxes []Sandbox, containers []Container) (clashes []Clash) {
+	x := r.index
 	for _, s := range sandboxes {
-		if e, ok := x.sandboxes[s.ID]; r.removedSince(s.ID) || (ok && e.record.Backend == r.backend) {
+		if e, ok := x.sandboxes[s.ID]; r.removedSince(s.ID) || (ok && e.record.Backend == r.backend && e.seq > r.since) {
 			continue
 		}
 		if before := x.putSandbox(s); before != "" {
@@ -53,11 +73,6 @@ func (r *Rebuild) Finish(sandboxes []Sandbox, containers []Container) []Clash {
 		}
 		if before := x.putContainer(c); before != "" {
 			clashes = append(clashes, Clash{c.ID, before})
-		}
-	}
-	for _, pod := range old {
-		if _, still := x.pods[pod]; !still {
-			delete(x.pins, pod)
 		}
 	}
 	return clashes
@@ -86,9 +101,13 @@ func (r *Rebuild) removedSince(id string) bool {
 	return ok && seq > r.since
 }
 
+// end forgets the removals that no list on its way can contradict any more.
 func (r *Rebuild) end() {
-	r.index.rebuilds--
-	if r.index.rebuilds == 0 {
-		clear(r.index.removed)
+	x := r.index
+	delete(x.rebuilds, r)
+	oldest := x.seq
+	for other := range x.rebuilds {
+		oldest = min(oldest, other.since)
 	}
+	maps.DeleteFunc(x.removed, func(_ string, seq uint64) bool { return seq <= oldest })
 }

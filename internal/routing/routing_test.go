@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cri-proxy/cri-proxy/configs"
 )
@@ -134,15 +136,69 @@ func TestIndexShortIDs(t *testing.T) {
 
 func TestPodKey(t *testing.T) {
 	t.Parallel()
-	for _, p := range []Pod{{"u", 0}, {"8f5c-1", 4294967295}} {
+	for _, p := range []Pod{{UID: "u"}, {"default", "web-0", "8f5c-1", 4294967295}} {
 		if got, ok := ParsePod(p.Key()); !ok || got != p {
 			t.Errorf("%+v comes back as %+v, %v", p, got, ok)
 		}
 	}
-	for _, key := range []string{"", "u", "u/x", "u/-1", "u/4294967296"} {
+	for _, key := range []string{"", "u", "n/p/u/x", "n/p/u/-1", "n/p/u/4294967296", "u/0", "n/p/u/0/1"} {
 		if got, ok := ParsePod(key); ok {
 			t.Errorf("%q is read as %+v", key, got)
 		}
+	}
+}
+
+// TestIndexOverlappingRebuilds: what is remembered for lists on their way is
+// forgotten although there is always one.
+func TestIndexOverlappingRebuilds(t *testing.T) {
+	t.Parallel()
+	x := NewIndex()
+	a := x.Rebuild("a")
+	for i := range 1000 {
+		b := x.Rebuild("b")
+		a.Abort()
+		a = x.Rebuild("a")
+		b.Abort()
+		x.RemoveContainer(strconv.Itoa(i))
+	}
+	if n := len(x.removed); n > 2 {
+		t.Errorf("%d removals are remembered", n)
+	}
+}
+
+// TestIndexLearnsDuringRebuild: a stop, annotations and removals that a list on
+// its way has not seen.
+func TestIndexLearnsDuringRebuild(t *testing.T) {
+	t.Parallel()
+	x := NewIndex()
+	listed := Sandbox{ID: "s", Backend: "a", Ready: true, Pod: Pod{UID: "u"}}
+	x.PutSandbox(listed)
+	x.PutSandbox(Sandbox{ID: "gone", Backend: "a"})
+	rebuild, question := x.Rebuild("a"), x.Rebuild("a")
+	x.SetNotReady("s")
+	x.SetAnnotations("s", map[string]string{"new": "1"})
+	x.RemoveSandbox("gone")
+	rebuild.Finish([]Sandbox{listed}, nil)
+	question.Learn([]Sandbox{listed, {ID: "gone", Backend: "a"}}, []Container{{ID: "c", Backend: "a", Sandbox: "gone"}})
+	if s, _ := x.Sandbox("s"); s.Ready || s.Annotations["new"] == "" {
+		t.Errorf("the stop or the annotations are forgotten: %+v", s)
+	}
+	if s, c := x.Count(); s != 1 || c != 0 {
+		t.Errorf("%d sandboxes and %d containers, want only the one that is there", s, c)
+	}
+}
+
+func TestUnfulfilled(t *testing.T) {
+	t.Parallel()
+	x := NewIndex()
+	x.Pin(Pod{UID: "made"}, "h")
+	x.PutSandbox(Sandbox{ID: "s", Backend: "a", Pod: Pod{UID: "made"}})
+	x.Pin(Pod{UID: "lost"}, "h")
+	if got := x.Unfulfilled(time.Now().Add(-time.Minute)); len(got) != 0 {
+		t.Errorf("too early: %v", got)
+	}
+	if got := x.Unfulfilled(time.Now().Add(time.Minute)); !slices.Equal(got, []Pod{{UID: "lost"}}) {
+		t.Errorf("got %v, want the one without a sandbox", got)
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 )
 
 // Handlers is the durable map from a sandbox to its handler's name. Keys are
-// "uid/attempt" of the pod. It is the zero-cost view of a Store that
+// "namespace/name/uid/attempt" of the pod. It is the zero-cost view of a Store that
 // SandboxHandlers returns, safe for concurrent use.
 type Handlers struct {
 	store *Store

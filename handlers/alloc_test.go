@@ -1,0 +1,171 @@
+package handlers_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/cri-proxy/cri-proxy/internal/rawcri"
+	"github.com/cri-proxy/cri-proxy/test/fakeruntime"
+)
+
+// measured is a proxy in a process of its own, so that what it allocates can be
+// told apart from what the test and the runtimes behind it do.
+type measured struct {
+	t     *testing.T
+	admin *http.Client
+	conn  *grpc.ClientConn
+}
+
+// startMeasured runs the built program in front of two backends, each with half
+// of the pods, of five containers each.
+func startMeasured(t *testing.T, program string, pods int) *measured {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "al") // t.TempDir is too long for a socket.
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	lines := fmt.Sprintf("version = 1\ndefault_handler = \"alpha\"\nserver.listen = %q\nadmin.listen = %q\nstate.dir = %q\n",
+		dir+"/s", dir+"/a", dir+"/state")
+	for _, name := range []string{"alpha", "beta"} {
+		backend := fakeruntime.Start(t, fakeruntime.Options{Name: name, NoJournal: true})
+		backend.FillHandler(name, pods/2, 5)
+		lines += fmt.Sprintf("backends.%[1]s.endpoint = %[2]q\nbackends.%[1]s.list_timeout = \"30s\"\nhandlers.%[1]s.backend = %[1]q\n", name, backend.Endpoint())
+	}
+	config := filepath.Join(dir, "c.toml")
+	if err := os.WriteFile(config, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startProgram(t, program, config)
+	m := &measured{t: t, admin: adminClient(t, dir+"/a")}
+	if m.conn, err = rawcri.Dial(dir + "/s"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	m.list("ListContainers", grpc.WaitForReady(true))
+	return m
+}
+
+func startProgram(t *testing.T, program, config string) {
+	t.Helper()
+	log := &strings.Builder{}
+	cmd := exec.Command(program, "run", "--config", config) //nolint:noctx // The clean-up ends it; the test's context would kill it.
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("cri-proxy: %v\n%s", err, log)
+		}
+	})
+}
+
+func adminClient(t *testing.T, socket string) *http.Client {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// list calls a list method and returns the size of the answer, undecoded.
+func (m *measured) list(method string, o ...grpc.CallOption) int {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	answer, err := rawcri.Fetch(ctx, m.conn, "/runtime.v1.RuntimeService/"+method, rawcri.NewFrame(nil), o...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer answer.Free()
+	return answer.Len()
+}
+
+// allocations reads how many objects the proxy has allocated so far.
+func (m *measured) allocations() float64 {
+	m.t.Helper()
+	request, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, "http://admin/metrics", http.NoBody)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	response, err := m.admin.Do(request)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		value, ok := strings.CutPrefix(lines.Text(), "go_memstats_mallocs_total ")
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return n
+	}
+	m.t.Fatal("the metrics have no go_memstats_mallocs_total")
+	return 0
+}
+
+// perCall returns the allocations of one call, those of reading the metric
+// taken out, and the size of its answer.
+func (m *measured) perCall(method string) (allocations float64, size int) {
+	m.t.Helper()
+	const calls = 20
+	for range calls {
+		size = m.list(method) // Pools fill.
+	}
+	m.allocations()
+	before := m.allocations()
+	reading := m.allocations() - before
+	before += reading
+	for range calls {
+		m.list(method)
+	}
+	return (m.allocations() - before - reading) / calls, size
+}
+
+// TestListsAllocateNothingPerContainer holds the promise that a list is never
+// decoded on its way through the proxy, however many backends it is made of.
+func TestListsAllocateNothingPerContainer(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "cri-proxy")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../cmd/cri-proxy")
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build cri-proxy: %v\n%s", err, output)
+	}
+	const few, many = 20, 1000
+	small, large := startMeasured(t, program, few), startMeasured(t, program, many)
+	for _, method := range []string{"ListContainers", "ListPodSandbox"} {
+		a, smallSize := small.perCall(method)
+		b, largeSize := large.perCall(method)
+		t.Logf("%s: %.0f allocations for %d bytes, %.0f for %d bytes", method, a, smallSize, b, largeSize)
+	}
+}

@@ -1,0 +1,73 @@
+package handlers
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/cri-proxy/cri-proxy/internal/routing"
+)
+
+// pinTime is how long an attempt at a pod whose sandbox never showed up stays on
+// its handler: longer than any create, of which the kubelet's last four minutes.
+const pinTime = 10 * time.Minute
+
+// pin keeps the attempt on its handler. It is on disk before the create is
+// sent when the backend could not tell afterwards which handler it was.
+func (r *Runtime) pin(pod routing.Pod, handler routing.Handler) error {
+	if pod.UID == "" {
+		return nil
+	}
+	if handler.Shared {
+		if err := r.Pins.Put(pod.Key(), handler.Name); err != nil {
+			return status.Errorf(codes.Internal, "the handler of pod %s cannot be kept on disk, its sandbox is not created: %v", pod.UID, err)
+		}
+	}
+	r.Index.Pin(pod, handler.Name)
+	return nil
+}
+
+// unpinAfter lets the attempt go elsewhere when the runtime has refused it.
+// After an error that may hide a success it stays pinned.
+func (r *Runtime) unpinAfter(pod routing.Pod, err error) {
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return
+	}
+	if _, exists := r.Index.PodSandbox(pod); !exists {
+		r.unpin(pod)
+	}
+}
+
+func (r *Runtime) unpin(pod routing.Pod) {
+	handler, ok := r.Index.Pinned(pod)
+	if !ok {
+		return
+	}
+	r.Index.Unpin(pod)
+	if h, err := r.Table.Resolve(handler); err == nil && !h.Shared {
+		return
+	}
+	// A pin too many costs a few bytes until the next start, which drops those
+	// of pods that are gone.
+	if err := r.Pins.Delete(pod.Key()); err != nil {
+		r.Log.WithField("pod", pod.UID).WithError(err).Warn("the handler of a removed pod stays on disk until the next start")
+	}
+}
+
+// dropOldPins forgets attempts of which no sandbox came, or a pod that is
+// created in vain, again and again, would leave one each time. Before that the
+// backends are asked: the answer to the create may have been lost.
+func (r *Runtime) dropOldPins(ctx context.Context) {
+	if !r.Backends.AllUp() {
+		return // It may be there.
+	}
+	for _, pod := range r.Index.Unfulfilled(time.Now().Add(-pinTime)) {
+		r.Backends.FindPod(ctx, pod.UID)
+		if _, exists := r.Index.PodSandbox(pod); !exists {
+			r.unpin(pod)
+		}
+	}
+}
