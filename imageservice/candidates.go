@@ -17,20 +17,25 @@ const configSeen = "kubernetes.io/config.seen"
 // pod's, can be about: those with the same annotations; else those that differ
 // in the kubelet's time stamp alone, and of them rather those that had a
 // container of this image; else, the pod's annotations having been edited, any
-// that is READY.
-func (s *Service) meantBy(annotations map[string]string, image string) []routing.Sandbox {
-	same := s.Index.Ready(func(p routing.Sandbox) bool { return maps.Equal(p.Annotations, annotations) })
-	if len(same) > 0 {
-		return same
+// that is READY. Only the first are certain. A store, if not nil, is known to be
+// the pod's.
+func (s *Service) meantBy(annotations map[string]string, image string, store *backend.Backend) (pods []routing.Sandbox, certain bool) {
+	ready := func(fits func(routing.Sandbox) bool) []routing.Sandbox {
+		return s.Index.Ready(func(p routing.Sandbox) bool {
+			return (store == nil || s.storeOf[p.Backend] == store) && fits(p)
+		})
 	}
-	alike := s.Index.Ready(func(p routing.Sandbox) bool { return equalButSeen(p.Annotations, annotations) })
+	if same := ready(func(p routing.Sandbox) bool { return maps.Equal(p.Annotations, annotations) }); len(same) > 0 {
+		return same, true
+	}
+	alike := ready(func(p routing.Sandbox) bool { return equalButSeen(p.Annotations, annotations) })
 	if used := slices.DeleteFunc(slices.Clone(alike), func(p routing.Sandbox) bool { return !slices.Contains(p.Images, image) }); len(used) > 0 {
-		return used
+		return used, false
 	}
 	if len(alike) > 0 {
-		return alike
+		return alike, false
 	}
-	return s.Index.Ready(func(routing.Sandbox) bool { return true })
+	return ready(func(routing.Sandbox) bool { return true }), false
 }
 
 func equalButSeen(a, b map[string]string) bool {
@@ -51,22 +56,46 @@ func covers(a, b map[string]string) bool {
 // pulled for without a container of it being created since; all stores when
 // there is none.
 func (s *Service) waiting(image string) []*backend.Backend {
-	stores := s.storesOf(s.Index.Ready(func(p routing.Sandbox) bool { return s.pending.has(image, p.ID) }))
-	if len(stores) == 0 {
+	var pods []routing.Sandbox
+	for _, id := range s.pending.sandboxes(image) {
+		if p, ok := s.Index.Sandbox(id); ok && p.Ready {
+			pods = append(pods, p)
+		}
+	}
+	if len(pods) == 0 {
 		return s.stores
 	}
-	return stores
+	return s.storesOf(pods, true)
 }
 
-// within returns those of the sandboxes that have this store.
-func (s *Service) within(store *backend.Backend, sandboxes []routing.Sandbox) []routing.Sandbox {
-	return slices.DeleteFunc(sandboxes, func(p routing.Sandbox) bool { return s.storeOf[p.Backend] != store })
-}
-
-// mark remembers that the image was asked about or pulled for sandboxes.
-func (s *Service) mark(image string, sandboxes []routing.Sandbox) {
-	s.pending.add(image, sandboxes, func(id string) bool {
+// mark remembers that the image was asked about or pulled for one of the
+// sandboxes, a pod with these annotations.
+func (s *Service) mark(image string, annotations map[string]string, sandboxes []routing.Sandbox) {
+	if s.single() || (len(annotations) == 0 && len(sandboxes) > 1) {
+		return // There is nothing to tell apart, or the call told of no pod.
+	}
+	a := ask{annotations: annotations}
+	for _, p := range sandboxes {
+		a.sandboxes = append(a.sandboxes, p.ID)
+	}
+	s.pending.add(image, a, func(id string) bool {
 		p, ok := s.Index.Sandbox(id)
 		return ok && p.Ready
 	})
+}
+
+// storesOf returns the stores of some sandboxes, each once, the default first.
+// Unless the sandboxes are certain, those of backends that were never listed are
+// among them: what is meant may be there.
+func (s *Service) storesOf(sandboxes []routing.Sandbox, certain bool) []*backend.Backend {
+	meant := map[*backend.Backend]bool{}
+	for _, p := range sandboxes {
+		meant[s.storeOf[p.Backend]] = true
+	}
+	for _, b := range s.Backends.All() {
+		if !certain && !b.State().Listed {
+			meant[s.storeOf[b.Name]] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(s.stores), func(b *backend.Backend) bool { return !meant[b] })
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"github.com/sirupsen/logrus"
-	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/internal/backend"
@@ -19,31 +17,50 @@ import (
 // that the image has here.
 func (s *Service) Prepare(ctx context.Context, b *backend.Backend, request *runtimeapi.CreateContainerRequest) (changed bool, err error) {
 	spec := request.GetConfig().GetImage()
-	s.pending.done(routing.Reference(backend.PodImage(spec)), request.GetPodSandboxId())
 	if s.single() || spec.GetImage() == "" {
 		return false, nil
 	}
-	store := s.storeOf[b.Name]
-	held, err := store.Images().ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: spec.GetImage()}})
-	if err != nil {
-		return false, store.ExplainImages(err)
+	s.learn(b, request)
+	store, name := s.storeOf[b.Name], pullable(spec)
+	id, err := held(ctx, store, spec.GetImage())
+	if err != nil || id != "" || name == "" {
+		return false, err // Without a name to pull, the runtime will say that it is not there.
 	}
-	image := pullable(spec)
-	if held.GetImage() != nil || image == "" {
-		return false, nil // It is there, or the runtime will say that it is not.
+	if name == spec.GetImage() {
+		_, err = s.pullFor(ctx, b, name, request)
+		return false, err
 	}
-	log := s.Log.WithFields(logrus.Fields{"image": image, "backend": store.Name, "sandbox": request.GetPodSandboxId()})
-	log.Info("image is not in the store of its container's backend: pulling it there")
-	id, err := s.pullFor(ctx, b, image, request)
-	if err != nil {
-		st := status.Convert(store.ExplainImages(err))
-		return false, status.Errorf(st.Code(), "image %q is not on backend %q and cannot be pulled there: %s", image, store.Name, st.Message())
+	// An id of another store: this one may have the same name with another id.
+	if id, err = held(ctx, store, name); err == nil && id == "" {
+		id, err = s.pullFor(ctx, b, name, request)
 	}
-	if image == spec.GetImage() || id == "" || id == spec.GetImage() {
-		return false, nil
+	if err != nil || id == "" || id == spec.GetImage() {
+		return false, err
 	}
 	spec.Image = id
 	return true, nil
+}
+
+// learn takes from a create what it says of the pod: its newest annotations,
+// and that the questions for its images are over.
+func (s *Service) learn(b *backend.Backend, request *runtimeapi.CreateContainerRequest) {
+	sandbox := s.Index.FullSandboxID(b.Name, request.GetPodSandboxId())
+	annotations := request.GetSandboxConfig().GetAnnotations()
+	if len(annotations) > 0 {
+		s.Index.SetAnnotations(sandbox, annotations)
+	}
+	s.pending.done(routing.Reference(backend.PodImage(request.GetConfig().GetImage())), sandbox, annotations)
+	for _, m := range request.GetConfig().GetMounts() {
+		if volume := m.GetImage(); volume != nil {
+			s.pending.done(routing.Reference(backend.PodImage(volume)), sandbox, annotations)
+		}
+	}
+}
+
+// held returns the id that an image has in a store, "" when it is not there.
+func held(ctx context.Context, store *backend.Backend, image string) (id string, err error) {
+	answer, err := store.Images().ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: image}})
+	return answer.GetImage().GetId(), store.ExplainImages(err)
 }
 
 // pullable returns the reference by which a container's image can be pulled:
@@ -58,8 +75,8 @@ func pullable(spec *runtimeapi.ImageSpec) string {
 	return ""
 }
 
-// isID reports whether image is an image id: a digest, with or without its
-// algorithm, or the beginning of one.
+// isID reports whether image is an image id: a digest without its algorithm, or
+// what begins as one with it. The beginning of a digest could be a name too.
 func isID(image string) bool {
 	return strings.HasPrefix(image, "sha256:") || (len(image) == 64 && strings.Trim(image, "0123456789abcdef") == "")
 }

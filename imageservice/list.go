@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/internal/backend"
@@ -36,12 +38,15 @@ func (s *Service) listImages(ctx context.Context, call *rawcri.Call) error {
 
 // streamImages does the same in several messages.
 func (s *Service) streamImages(ctx context.Context, call *rawcri.Call) error {
-	if s.single() {
-		return s.Backends.Forward(ctx, call, s.stores[0])
-	}
 	var request runtimeapi.StreamImagesRequest
 	if err := call.Request.Decode(&request); err != nil {
 		return malformed(call, err)
+	}
+	if store, changed, err := s.listTarget(request.GetFilter()); err != nil || store != nil {
+		if err != nil {
+			return err
+		}
+		return s.forwardStream(ctx, call, store, &request, changed)
 	}
 	unary := *call
 	unary.Method = s.Backends.Catalog.Lookup("/" + rawcri.ImageService + "/ListImages")
@@ -57,6 +62,18 @@ func (s *Service) streamImages(ctx context.Context, call *rawcri.Call) error {
 	return nil
 }
 
+func (s *Service) forwardStream(ctx context.Context, call *rawcri.Call, store *backend.Backend, request *runtimeapi.StreamImagesRequest, changed bool) error {
+	if changed {
+		frame, err := rawcri.Encode(request)
+		if err != nil {
+			return err
+		}
+		call.Request.Free()
+		call.Request = frame
+	}
+	return s.Backends.Forward(ctx, call, store)
+}
+
 // listTarget returns the one store that a list is about, nil for all, and
 // whether the filter was changed.
 func (s *Service) listTarget(filter *runtimeapi.ImageFilter) (store *backend.Backend, changed bool, err error) {
@@ -69,21 +86,20 @@ func (s *Service) listTarget(filter *runtimeapi.ImageFilter) (store *backend.Bac
 }
 
 // union fetches all stores' images and merges them. A store that is away is
-// left out only if its backend has no pods.
+// left out only if no pods can need its images.
 func (s *Service) union(ctx context.Context, call *rawcri.Call) ([]*runtimeapi.Image, error) {
 	lists := make([]runtimeapi.ListImagesResponse, len(s.stores))
 	errs := make([]error, len(s.stores))
 	var wg sync.WaitGroup
 	for i, b := range s.stores {
 		wg.Go(func() {
-			if !b.Up() && b.State().Listed && !s.Index.Holds(b.Name) {
-				return
-			}
 			frame, err := s.fetch(ctx, call, b)
-			if err == nil {
-				err = decode(frame, &lists[i])
+			switch {
+			case err == nil:
+				errs[i] = decode(frame, &lists[i])
+			case status.Code(err) != codes.Unavailable || s.inUse(b):
+				errs[i] = err
 			}
-			errs[i] = err
 		})
 	}
 	wg.Wait()
@@ -95,6 +111,13 @@ func (s *Service) union(ctx context.Context, call *rawcri.Call) ([]*runtimeapi.I
 		merged.add(lists[i].GetImages())
 	}
 	return merged.images, nil
+}
+
+// inUse reports whether pods may need the images of a store.
+func (s *Service) inUse(store *backend.Backend) bool {
+	return slices.ContainsFunc(s.Backends.All(), func(b *backend.Backend) bool {
+		return s.storeOf[b.Name] == store && (!b.State().Listed || s.Index.Holds(b.Name))
+	})
 }
 
 // union is a list of images in which each id stands once.

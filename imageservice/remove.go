@@ -18,7 +18,7 @@ func (s *Service) removeImage(ctx context.Context, call *rawcri.Call) error {
 	if s.single() {
 		return s.removeFromOne(ctx, call)
 	}
-	request, err := withoutHandler(call)
+	request, err := s.withoutHandler(call)
 	if err != nil {
 		return err
 	}
@@ -58,15 +58,18 @@ func (s *Service) removeFromOne(ctx context.Context, call *rawcri.Call) error {
 	return s.forward(ctx, call, s.stores[0], &request, request.GetImage().GetRuntimeHandler() != handler)
 }
 
-// withoutHandler returns the request without the handler it may name: no
-// store but one would know it.
-func withoutHandler(call *rawcri.Call) (*rawcri.Frame, error) {
+// withoutHandler returns the request without the handler it may name, which
+// must be one that is configured: no store but its own would know it.
+func (s *Service) withoutHandler(call *rawcri.Call) (*rawcri.Frame, error) {
 	var request runtimeapi.RemoveImageRequest
 	if err := call.Request.Decode(&request); err != nil {
 		return nil, malformed(call, err)
 	}
 	if request.GetImage().GetRuntimeHandler() == "" {
 		return call.Request, nil
+	}
+	if _, err := s.named(request.GetImage()); err != nil {
+		return nil, err
 	}
 	request.Image.RuntimeHandler = ""
 	return rawcri.Encode(&request)

@@ -83,21 +83,6 @@ func (s *Service) named(spec *runtimeapi.ImageSpec) (*backend.Backend, error) {
 	return s.storeOf[h.Backend], nil
 }
 
-// storesOf returns the stores of some sandboxes, each once, the default first.
-func (s *Service) storesOf(sandboxes []routing.Sandbox) []*backend.Backend {
-	meant := map[*backend.Backend]bool{}
-	for _, p := range sandboxes {
-		meant[s.storeOf[p.Backend]] = true
-	}
-	var stores []*backend.Backend
-	for _, b := range s.stores {
-		if meant[b] {
-			stores = append(stores, b)
-		}
-	}
-	return stores
-}
-
 // malformed is the error for bytes that are not the request they should be.
 func malformed(call *rawcri.Call, err error) error {
 	return status.Errorf(codes.InvalidArgument, "the request of %s cannot be read: %v", call.Method.Name, err)

@@ -2,6 +2,7 @@ package imageservice
 
 import (
 	"context"
+	"strconv"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -26,21 +27,28 @@ func (s *Service) imageStatus(ctx context.Context, call *rawcri.Call) error {
 	if err != nil {
 		return err
 	}
+	if store != nil || s.single() {
+		return s.statusIn(ctx, call, store, &request, spec.GetRuntimeHandler() != handler)
+	}
 	image := routing.Reference(spec.GetImage())
-	if store == nil && s.single() {
-		store = s.stores[0]
-	} else if store != nil {
-		s.mark(image, s.within(store, s.meantBy(spec.GetAnnotations(), image)))
-	}
-	if store != nil {
-		return s.forward(ctx, call, store, &request, spec.GetRuntimeHandler() != handler)
-	}
 	if len(spec.GetAnnotations()) == 0 {
-		return s.anywhere(ctx, call, s.waiting(image))
+		return s.anywhere(ctx, call, spec.GetImage(), s.waiting(image))
 	}
-	pods := s.meantBy(spec.GetAnnotations(), image)
-	s.mark(image, pods)
-	return s.everywhere(ctx, call, s.storesOf(pods))
+	pods, certain := s.meantBy(spec.GetAnnotations(), image, nil)
+	s.mark(image, spec.GetAnnotations(), pods)
+	return s.everywhere(ctx, call, s.storesOf(pods, certain))
+}
+
+// statusIn answers from the one store that is meant; nil is the only one.
+func (s *Service) statusIn(ctx context.Context, call *rawcri.Call, store *backend.Backend, request *runtimeapi.ImageStatusRequest, changed bool) error {
+	if s.single() {
+		return s.forward(ctx, call, s.stores[0], request, changed)
+	}
+	spec := request.GetImage()
+	image := routing.Reference(spec.GetImage())
+	pods, _ := s.meantBy(spec.GetAnnotations(), image, store)
+	s.mark(image, spec.GetAnnotations(), pods)
+	return s.forward(ctx, call, store, request, changed)
 }
 
 // forward passes a call on to one store, as it came unless it was changed.
@@ -87,7 +95,7 @@ func (s *Service) everywhere(ctx context.Context, call *rawcri.Call, stores []*b
 // image's user above all: present is present in some store. The answer decides
 // as whom a container runs, and "absent" makes it root, so that stores which
 // disagree, or one that is away while the others have nothing, are an error.
-func (s *Service) anywhere(ctx context.Context, call *rawcri.Call, stores []*backend.Backend) error {
+func (s *Service) anywhere(ctx context.Context, call *rawcri.Call, image string, stores []*backend.Backend) error {
 	if len(stores) == 1 {
 		return s.Backends.Forward(ctx, call, stores[0])
 	}
@@ -103,7 +111,7 @@ func (s *Service) anywhere(ctx context.Context, call *rawcri.Call, stores []*bac
 		case !sameUser(found.image, a.image):
 			return status.Errorf(codes.Unavailable,
 				"image %q has the user %s on backend %q and %s on backend %q, and it cannot be told which is meant; pull it again or remove it from one",
-				found.image.GetId(), user(found.image), found.store.Name, user(a.image), a.store.Name)
+				image, user(found.image), found.store.Name, user(a.image), a.store.Name)
 		}
 	}
 	if found != nil {
@@ -123,9 +131,9 @@ func sameUser(a, b *runtimeapi.Image) bool {
 
 func user(i *runtimeapi.Image) string {
 	if i.GetUid() != nil {
-		return i.GetUid().String()
+		return strconv.FormatInt(i.GetUid().GetValue(), 10)
 	}
-	return i.GetUsername()
+	return strconv.Quote(i.GetUsername())
 }
 
 // answer is one store's answer to ImageStatus.
@@ -171,18 +179,20 @@ func (s *Service) askOne(ctx context.Context, call *rawcri.Call, b *backend.Back
 	return a
 }
 
-// fetch gets one store's part of an answer. One that is away says so as
-// Unavailable, and is not waited for twice.
+// fetch gets one store's part of an answer. One that is away, or does not
+// answer within its list_timeout, is Unavailable. It is not suspected: new pods
+// can start on a backend that is slow with its images.
 func (s *Service) fetch(ctx context.Context, call *rawcri.Call, b *backend.Backend) (*rawcri.Frame, error) {
-	if !b.Up() {
+	// A socket of its own is up or away on its own account.
+	if shared := b.Config.Images() == b.Config.Endpoint; shared && !b.Up() {
 		return nil, b.Away()
 	}
 	limited, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
 	defer cancel()
 	frame, err := s.Backends.Fetch(limited, call.Method, b, call.Request)
-	if err != nil && backend.IsAway(ctx, err) {
-		b.Suspect(err)
-		return nil, b.Away()
+	if err == nil || !backend.IsAway(ctx, err) {
+		return frame, err
 	}
-	return frame, err
+	return nil, status.Errorf(codes.Unavailable, "the image service of backend %q (%s) does not answer: %s",
+		b.Name, b.Config.Images(), status.Convert(err).Message())
 }
