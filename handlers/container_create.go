@@ -106,9 +106,6 @@ func (r *Runtime) learnContainer(answer *rawcri.Frame, b *backend.Backend, reque
 	if before := r.Index.PutContainer(record); before != "" {
 		r.Log.WithFields(logrus.Fields{"container": id, "backend": b.Name, "other": before}).Error("two backends claim one container id")
 	}
-	if annotations := request.GetSandboxConfig().GetAnnotations(); len(annotations) > 0 {
-		r.Index.SetAnnotations(sandbox, annotations)
-	}
 	listed.Id, listed.PodSandboxId = id, sandbox
 	b.Containers.Created(id, listed)
 	r.Log.WithFields(logrus.Fields{

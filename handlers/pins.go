@@ -65,7 +65,9 @@ func (r *Runtime) dropOldPins(ctx context.Context) {
 		return // It may be there.
 	}
 	for _, pod := range r.Index.Unfulfilled(time.Now().Add(-pinTime)) {
-		r.Backends.FindPod(ctx, pod.UID)
+		if err := r.Backends.FindPod(ctx, pod.UID); err != nil {
+			return // As above; the next round asks again.
+		}
 		if _, exists := r.Index.PodSandbox(pod); !exists {
 			r.unpin(pod)
 		}

@@ -55,23 +55,22 @@ func (s *Service) sandboxOf(ctx context.Context, request *runtimeapi.PullImageRe
 		return nil, nil //nolint:nilnil // "No pod" is an answer here.
 	}
 	sandbox, ok := s.Index.PodSandbox(pod)
-	needed := !s.Backends.Single() && request.GetImage().GetRuntimeHandler() == ""
-	if !ok && needed {
-		s.Backends.FindPod(ctx, pod.UID)
+	var err error
+	if !ok && !s.Backends.Single() && request.GetImage().GetRuntimeHandler() == "" {
+		err = s.Backends.FindPod(ctx, pod.UID)
 		sandbox, ok = s.Index.PodSandbox(pod)
 	}
-	if ok {
+	switch {
+	case ok:
 		if annotations := config.GetAnnotations(); len(annotations) > 0 {
 			s.Index.SetAnnotations(sandbox.ID, annotations)
 		}
 		return &sandbox, nil
+	case err != nil:
+		return nil, status.Errorf(codes.Unavailable, "the sandbox of pod %s is not known, and it may be where nobody answers: %s", pod.UID, status.Convert(err).Message())
+	default:
+		return nil, nil //nolint:nilnil // Its sandbox is nowhere: as good as no pod.
 	}
-	for _, b := range s.Backends.All() {
-		if needed && !b.Up() {
-			return nil, status.Errorf(codes.Unavailable, "the sandbox of pod %s is not known, and it may be there: %s", pod.UID, status.Convert(b.Away()).Message())
-		}
-	}
-	return nil, nil //nolint:nilnil // Its sandbox is nowhere: as good as no pod.
 }
 
 // pullTarget returns the handler to pull for: the one that the spec names, else

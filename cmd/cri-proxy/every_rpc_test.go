@@ -62,7 +62,7 @@ func TestEveryRPC(t *testing.T) {
 			beta.Configure(func(o *fakeruntime.Options) { o.PodCheckpoints = true })
 			beta.AddImage("app", nil)
 			sandbox := p.run("b", "isolated")
-			container := p.create(sandbox, "b", "c", "app")
+			container := p.create(sandbox, "b", "c")
 			if m.Name != "StartContainer" {
 				if _, err := p.runtime.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: container}); err != nil {
 					t.Fatal(err)

@@ -213,10 +213,10 @@ func (p *proxy) run(name, handler string) string {
 	return r.GetPodSandboxId()
 }
 
-// create creates a container and returns its id.
-func (p *proxy) create(sandbox, pod, name, image string) string {
+// create creates a container of the image app and returns its id.
+func (p *proxy) create(sandbox, pod, name string) string {
 	p.t.Helper()
-	r, err := p.runtime.CreateContainer(p.t.Context(), createRequest(sandbox, pod, name, image))
+	r, err := p.runtime.CreateContainer(p.t.Context(), createRequest(sandbox, pod, name, "app"))
 	if err != nil {
 		p.t.Fatal(err)
 	}

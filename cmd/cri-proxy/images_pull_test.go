@@ -157,10 +157,14 @@ func TestPullImageUnknownPod(t *testing.T) {
 	}
 	wantCalls(t, "PullImage", map[*fakeruntime.Runtime]int{alpha: 0, beta: 1})
 
+	c := lost("c")
+	beta.Inject("ListPodSandbox", fakeruntime.Fault{Hang: true, Times: 1})
+	_, err := k.pull(c, "app", nil)
+	wantCode(t, "a pod that may be on beta, which hangs", err, codes.Unavailable, "uid-c", `"beta"`)
+
 	beta.Stop()
 	p.waitAway("beta")
-	c := lost("c")
-	_, err := k.pull(c, "app", nil)
+	_, err = k.pull(c, "app", nil)
 	wantCode(t, "a pod that may be on beta", err, codes.Unavailable, "uid-c", `"beta"`)
 	wantCalls(t, "PullImage", map[*fakeruntime.Runtime]int{alpha: 0})
 	k.gate, c.handler = true, "runc"

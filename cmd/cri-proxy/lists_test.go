@@ -69,7 +69,7 @@ func TestMergedLists(t *testing.T) {
 	alpha.AddImage("app", nil)
 	beta.AddImage("app", nil)
 	a, b1, b2 := p.run("a", "runc"), p.run("b1", "isolated"), p.run("b2", "isolated")
-	ca, cb := p.create(a, "a", "c", "app"), p.create(b1, "b1", "c", "app")
+	ca, cb := p.create(a, "a", "c"), p.create(b1, "b1", "c")
 	tests := []struct {
 		name   string
 		filter *runtimeapi.PodSandboxFilter
@@ -118,7 +118,7 @@ func TestListsWhileAway(t *testing.T) {
 			alpha.AddImage("app", nil)
 			beta.AddImage("app", nil)
 			a, b := p.run("a", "runc"), p.run("b", "isolated")
-			cb := p.create(b, "b", "c", "app")
+			cb := p.create(b, "b", "c")
 			if _, err := p.sandboxIDs(nil); err != nil {
 				t.Fatal(err)
 			}
@@ -219,6 +219,7 @@ func TestStreamFaults(t *testing.T) {
 func TestBigList(t *testing.T) {
 	t.Parallel()
 	p, alpha, beta := twoBackends(t)
+	p.patient()
 	fill := func() {
 		for _, r := range []*fakeruntime.Runtime{alpha, beta} {
 			sandbox := r.AddSandbox(fakeruntime.Sandbox{Config: sandboxConfig("big")})

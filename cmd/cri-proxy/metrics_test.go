@@ -69,7 +69,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	alpha.AddImage("app", nil)
 	beta.AddImage("app", nil)
 	sandbox := p.run("b", "isolated")               // Typed.
-	container := p.create(sandbox, "b", "c", "app") // Typed, and learnt.
+	container := p.create(sandbox, "b", "c") // Typed, and learnt.
 	call := func(code codes.Code, ask func(ctx context.Context) error) {
 		t.Helper()
 		if err := ask(t.Context()); status.Code(err) != code {
@@ -188,7 +188,7 @@ func TestStateMetrics(t *testing.T) {
 	p, _, beta := twoBackends(t)
 	beta.AddImage("app", nil)
 	p.run("a", "runc")
-	p.create(p.run("b", "isolated"), "b", "c", "app")
+	p.create(p.run("b", "isolated"), "b", "c")
 	check := func(name string, want samples) {
 		t.Helper()
 		if diff := cmp.Diff(want, p.scrape().of(name)); diff != "" {

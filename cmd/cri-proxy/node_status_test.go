@@ -104,7 +104,7 @@ func TestEvents(t *testing.T) {
 	alpha.AddImage("app", nil)
 	beta.AddImage("app", nil)
 	b := p.run("b", "isolated")
-	stays, ends, goes := p.create(b, "b", "stays", "app"), p.create(b, "b", "ends", "app"), p.create(b, "b", "goes", "app")
+	stays, ends, goes := p.create(b, "b", "stays"), p.create(b, "b", "ends"), p.create(b, "b", "goes")
 	start := func(id string) {
 		t.Helper()
 		if _, err := p.runtime.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
@@ -141,7 +141,7 @@ func TestEvents(t *testing.T) {
 	}
 	a := p.run("a", "runc")
 	expect(a, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT)
-	late := p.create(b, "b", "late", "app")
+	late := p.create(b, "b", "late")
 	expect(late, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT)
 
 	caughtUp = true

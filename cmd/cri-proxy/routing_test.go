@@ -17,7 +17,7 @@ func TestRoutesAfterRestart(t *testing.T) {
 	alpha.AddImage("app", nil)
 	beta.AddImage("app", nil)
 	a, b := p.run("a", "runc"), p.run("b", "isolated")
-	ca, cb := p.create(a, "a", "c", "app"), p.create(b, "b", "c", "app")
+	ca, cb := p.create(a, "a", "c"), p.create(b, "b", "c")
 	if len(alpha.Sandboxes()) != 1 || len(beta.Sandboxes()) != 1 {
 		t.Fatalf("alpha has %d sandboxes, beta %d, want one each", len(alpha.Sandboxes()), len(beta.Sandboxes()))
 	}

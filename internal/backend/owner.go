@@ -138,21 +138,36 @@ func (s *Set) findSandboxes(ctx context.Context, b *Backend, filter *runtimeapi.
 }
 
 // FindPod makes routing learn the sandboxes of a pod, wherever they are: the
-// answer to a create may have been lost on its way.
-func (s *Set) FindPod(ctx context.Context, uid string) {
+// answer to a create may have been lost on its way. The error, Unavailable, is
+// that of a backend which did not answer, so that there may be more of them.
+func (s *Set) FindPod(ctx context.Context, uid string) error {
 	filter := &runtimeapi.PodSandboxFilter{LabelSelector: map[string]string{"io.kubernetes.pod.uid": uid}}
+	errs := make([]error, len(s.all))
 	var wg sync.WaitGroup
-	for _, b := range s.all {
-		if !b.Up() {
-			continue
-		}
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
-			defer cancel()
-			if _, err := s.findSandboxes(ctx, b, filter); err != nil {
-				s.Log.WithField("backend", b.Name).WithError(err).Warn("could not be asked for the sandboxes of a pod")
-			}
-		})
+	for i, b := range s.all {
+		wg.Go(func() { errs[i] = s.findOn(ctx, b, filter) })
 	}
 	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Set) findOn(ctx context.Context, b *Backend, filter *runtimeapi.PodSandboxFilter) error {
+	if !b.Up() {
+		return b.Away()
+	}
+	limited, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
+	defer cancel()
+	_, err := s.findSandboxes(limited, b, filter)
+	if err == nil {
+		return nil
+	}
+	if IsAway(ctx, err) {
+		b.Suspect(err)
+	}
+	return status.Errorf(codes.Unavailable, "backend %q cannot be asked for its pods: %s", b.Name, message(err))
 }
