@@ -68,7 +68,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	p, alpha, beta := twoBackends(t)
 	alpha.AddImage("app", nil)
 	beta.AddImage("app", nil)
-	sandbox := p.run("b", "isolated")               // Typed.
+	sandbox := p.run("b", "isolated")        // Typed.
 	container := p.create(sandbox, "b", "c") // Typed, and learnt.
 	call := func(code codes.Code, ask func(ctx context.Context) error) {
 		t.Helper()

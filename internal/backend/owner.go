@@ -99,7 +99,8 @@ func (s *Set) has(ctx context.Context, b *Backend, kind rawcri.IDKind, id string
 	}
 	limited, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
 	defer cancel()
-	n, err := 0, error(nil)
+	var n int
+	var err error
 	if kind == rawcri.SandboxID {
 		n, err = s.findSandboxes(limited, b, &runtimeapi.PodSandboxFilter{Id: id})
 	} else {

@@ -36,9 +36,10 @@ const UnknownFieldNumber = 50001
 // maxMessage is containerd's default limit of a message, both ways.
 const maxMessage = 16 << 20
 
-// Runtime is one running fake. Its state outlives Stop and Restart, and ends with Reset or the test.
+// Runtime is one running fake. Its state outlives Stop and Restart, and ends with Reset, Close or the test.
 type Runtime struct {
 	socket  string
+	dir     string // made for the socket; "" if the socket was given
 	journal *journal
 	faults  *faults
 	events  *events
@@ -56,30 +57,51 @@ type Runtime struct {
 // Start serves a fake runtime until the test ends.
 func Start(tb testing.TB, o Options) *Runtime {
 	tb.Helper()
-	if o.Socket == "" {
-		dir, err := os.MkdirTemp("", "fr") // The path of tb.TempDir is too long for a unix socket.
-		if err != nil {
-			tb.Fatalf("create a directory for the fake runtime's socket: %v", err)
-		}
-		tb.Cleanup(func() { removeAll(tb, dir) })
-		o.Socket = filepath.Join(dir, "cri.sock")
-	}
-	r := newRuntime(o)
-	if err := r.serve(); err != nil {
+	r, err := New(o)
+	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		r.Stop()
-		r.Reset()
+		if err := r.Close(); err != nil {
+			tb.Error(err)
+		}
 	})
 	return r
 }
 
-func removeAll(tb testing.TB, dir string) {
-	tb.Helper()
-	if err := os.RemoveAll(dir); err != nil {
-		tb.Errorf("remove the fake runtime's directory: %v", err)
+// New serves a fake runtime until Close, for programs that are not a test.
+func New(o Options) (*Runtime, error) {
+	dir := ""
+	if o.Socket == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "fr"); err != nil { // The path of tb.TempDir is too long for a unix socket.
+			return nil, fmt.Errorf("create a directory for the fake runtime's socket: %w", err)
+		}
+		o.Socket = filepath.Join(dir, "cri.sock")
 	}
+	r := newRuntime(o)
+	r.dir = dir
+	if err := r.serve(); err != nil {
+		return nil, errors.Join(err, r.removeDir())
+	}
+	return r, nil
+}
+
+// Close ends it as Stop does, forgets its state and removes the directory that New made for its socket.
+func (r *Runtime) Close() error {
+	r.Stop()
+	r.Reset()
+	return r.removeDir()
+}
+
+func (r *Runtime) removeDir() error {
+	if r.dir == "" {
+		return nil
+	}
+	if err := os.RemoveAll(r.dir); err != nil {
+		return fmt.Errorf("remove the fake runtime's directory: %w", err)
+	}
+	return nil
 }
 
 func newRuntime(o Options) *Runtime {

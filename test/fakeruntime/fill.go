@@ -9,10 +9,13 @@ import (
 
 // Fill adds pods ready sandboxes with containersPerPod running containers each, with the labels and annotations that a
 // kubelet writes: about 1 KB a container in a list. Filling again adds more pods.
-func (r *Runtime) Fill(pods, containersPerPod int) {
+func (r *Runtime) Fill(pods, containersPerPod int) { r.FillHandler("", pods, containersPerPod) }
+
+// FillHandler is Fill with pods of a RuntimeClass, whose handler is not checked against Options.Runtimes.
+func (r *Runtime) FillHandler(handler string, pods, containersPerPod int) {
 	for range pods {
 		pod := newPod()
-		id := r.AddSandbox(Sandbox{ID: pod.id, Config: pod.sandboxConfig()})
+		id := r.AddSandbox(Sandbox{ID: pod.id, Config: pod.sandboxConfig(), Handler: handler})
 		for n := range containersPerPod {
 			r.AddContainer(Container{
 				SandboxID: id,
