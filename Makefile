@@ -14,6 +14,7 @@ RIG         := test/real
 DEPS        := sh $(RIG)/deps.sh
 INTEGRATION := cd $(RIG) && $(GO) test ./... -count=1 -timeout 20m
 DEMO        := cd $(RIG) && $(GO) run ./cmd/demo
+CONFORMANCE := cd $(RIG) && $(GO) run ./cmd/conformance
 
 # The modules that hold our own code; those in test/tools only pin other people's.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard test/real/go.mod test/bench/go.mod))
@@ -23,7 +24,7 @@ LINT_PACKAGE := github.com/golangci/golangci-lint/v2
 LINT_VERSION := $(shell sed -n 's,.*$(LINT_PACKAGE) \(v[^ ]*\).*,\1,p' $(LINT_MODULE)/go.mod)
 LINT         := $(CACHE)/golangci-lint/$(LINT_VERSION)/golangci-lint
 
-.PHONY: help build lint test unit integration deps demo fuzz clean
+.PHONY: help build lint test unit integration deps demo bench conformance fuzz clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +60,7 @@ test: unit ## run the unit tests and, as root on Linux, the integration tests
 
 unit: ## run the unit tests with the race detector
 	$(GO) test -race ./...
+	cd test/bench && $(GO) test -race ./...
 
 integration: deps ## run the tests against real runtimes (root)
 	$(INTEGRATION)
@@ -69,12 +71,33 @@ deps: ## install what the real runtimes need (root)
 demo: deps ## show the main job with two real containerds (root)
 	$(DEMO)
 
+bench: build ## measure what cri-proxy costs, and renew docs/performance.md
+	cd test/bench && $(GO) build -trimpath -o ../../bin/bench . && ../../bin/bench -proxy ../../bin/cri-proxy -json ../../bin/bench.json -docs ../../docs/performance.md $(BENCHFLAGS)
+
+conformance: ## run critest on every combination, directly and proxied (root)
+	$(DEPS) conformance
+	$(CONFORMANCE)
+
+# The rows come from the tests themselves; what failed is in the table as well.
+FAULTS := '^Test(Faults|FaultsUnderLoad|BothClaim|HugeList|EventsGoOn|Growth|HangingDoesNotSlow|ProcessUnderLoad)$$'
+faults: ## let backends and the proxy fail in every way, and renew docs/faults.md
+	@mkdir -p bin && rm -f bin/faults.rows
+	@failed=0; export FAULTS_TABLE=$(CURDIR)/bin/faults.rows; \
+	$(GO) test -race -count=1 -timeout 10m -run $(FAULTS) ./cmd/cri-proxy || failed=1; \
+	if [ "$$(id -u)" = 0 ]; then $(DEPS) && (cd $(RIG) && $(GO) test -count=1 -timeout 10m -run $(FAULTS) .) || failed=1; \
+	else echo "LEFT OUT: the faults of real containerds; they need root: sudo make faults"; fi; \
+	{ sed '/^<!-- begin/q' docs/faults.md; \
+	  printf '\n`make faults`, %s, %s\n\n' "$$(date -u +%F)" "$$($(GO) env GOVERSION)"; \
+	  printf '| on | fault | what callers saw | what held | ok |\n|---|---|---|---|---|\n'; cat "$$FAULTS_TABLE"; \
+	  printf '\n'; sed -n '/^<!-- end/,$$p' docs/faults.md; } > bin/faults.md && mv bin/faults.md docs/faults.md; \
+	exit $$failed
+
 fuzz: ## fuzz every parser for FUZZTIME each
 	@for package in $$($(GO) list ./...); do \
 		targets=$$($(GO) test -run='^$$' -list='^Fuzz' $$package); \
 		for target in $$(grep '^Fuzz' <<< "$$targets" || true); do \
 			echo "fuzz $$package $$target"; \
-			$(GO) test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) $$package; \
+			$(GO) test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=10x $$package; \
 		done; \
 	done
 

@@ -3,6 +3,12 @@
 # a C compiler and libseccomp for runc, iproute2 to remove bridges, iptables for
 # pods with host ports. It is quiet where nothing is missing. Without root it
 # prints the command and fails.
+#
+#   deps.sh               what the tests and the demo need
+#   deps.sh conformance   also what critest's images are made with: make and
+#                         dpkg-dev to build busybox, Debian's keys to fetch
+#                         packages, which are not installed; and ipcmk, which
+#                         critest calls
 set -eu
 
 missing=""
@@ -19,6 +25,12 @@ need pkg-config command -v pkg-config
 need libseccomp-dev pkg-config --exists libseccomp
 need iproute2 command -v ip
 need iptables command -v iptables
+if [ "${1:-}" = conformance ]; then
+	need make command -v make
+	need dpkg-dev command -v dpkg-source
+	need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
+	need util-linux command -v ipcmk
+fi
 
 if [ -n "$missing" ]; then
 	install="apt-get install --yes --no-install-recommends$missing"

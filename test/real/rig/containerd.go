@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/template"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -21,10 +20,11 @@ type Containerd struct {
 	Socket string // path; Endpoint is the same as a URL
 	Subnet string // of its pods, three numbers: "10.1.2"
 
-	rig     *Rig
-	dir     string
-	bridge  string
-	process process
+	rig      *Rig
+	dir      string
+	programs string // the folder that its own come from
+	bridge   string
+	process  process
 }
 
 // ContainerdOptions is what Rig.Containerd needs.
@@ -34,6 +34,8 @@ type ContainerdOptions struct {
 	// state folder of its own, and its containers carry an environment variable
 	// RIG_HANDLER=<containerd>/<handler>.
 	Handlers []string
+	// Old takes containerd 1.7, built by Parts.BuildContainerd17, instead of 2.x.
+	Old bool
 	// HostPorts adds the portmap plugin. It leaves its own empty chains in the
 	// machine's iptables.
 	HostPorts bool
@@ -43,13 +45,16 @@ type ContainerdOptions struct {
 func (r *Rig) Containerd(ctx context.Context, options ContainerdOptions) (*Containerd, error) {
 	r.mu.Lock()
 	index := len(r.containerd)
-	dir := filepath.Join(r.Dir, options.Name)
+	dir, programs := filepath.Join(r.Dir, options.Name), r.Parts.Containerd
+	if options.Old {
+		programs = r.Parts.Containerd17
+	}
 	c := &Containerd{
-		Name: options.Name, Socket: filepath.Join(dir, "c.sock"), rig: r, dir: dir,
+		Name: options.Name, Socket: filepath.Join(dir, "c.sock"), rig: r, dir: dir, programs: programs,
 		bridge: fmt.Sprintf("%s%s%c", prefix, r.id(), 'a'+index),
 	}
 	c.process = process{
-		name: "containerd " + options.Name, path: filepath.Join(r.Parts.Containerd, "containerd"),
+		name: "containerd " + options.Name, path: filepath.Join(programs, "containerd"),
 		args: []string{"--config", filepath.Join(dir, "config.toml")}, log: filepath.Join(r.Dir, options.Name+".log"),
 		// The shim, asked for what it can do, looks for runc by its name.
 		env: []string{"PATH=" + r.Parts.Runc + ":" + os.Getenv("PATH")},
@@ -125,65 +130,14 @@ func (c *Containerd) configure(ctx context.Context, options ContainerdOptions, i
 		return err
 	}
 	values := map[string]any{
-		"Dir": c.dir, "Socket": c.Socket, "Runc": c.rig.Parts.Runc, "Shim": c.rig.Parts.Containerd, "CNI": c.rig.Parts.CNI,
+		"Dir": c.dir, "Socket": c.Socket, "Runc": c.rig.Parts.Runc, "Shim": c.programs, "CNI": c.rig.Parts.CNI,
 		"Pause": PauseImage, "Handlers": options.Handlers,
 	}
-	return errors.Join(containerdConfig().Execute(file, values), file.Close())
-}
-
-// containerdConfig is what containerd 2.x needs to live beside another one. The
-// first two settings matter only on machines where a process may not lower its
-// oom_score_adj; the plugins left out need devices or programs of their own.
-func containerdConfig() *template.Template {
-	return template.Must(template.New("config.toml").Parse(`version = 3
-root = "{{.Dir}}/root"
-state = "{{.Dir}}/state"
-disabled_plugins = [
-  "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
-  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs",
-  "io.containerd.differ.v1.erofs", "io.containerd.mount-handler.v1.erofs",
-]
-
-[grpc]
-address = "{{.Socket}}"
-
-[ttrpc]
-address = "{{.Dir}}/t.sock"
-
-[plugins.'io.containerd.internal.v1.opt']
-path = "{{.Dir}}/opt"
-
-[plugins.'io.containerd.shim.v1.manager']
-socket_dir = "{{.Dir}}/s"
-
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = "{{.Pause}}"
-
-[plugins.'io.containerd.cri.v1.images'.registry]
-config_path = "{{.Dir}}/certs.d"
-
-[plugins.'io.containerd.cri.v1.runtime']
-restrict_oom_score_adj = true
-netns_mounts_under_state_dir = true
-cdi_spec_dirs = []
-
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-bin_dirs = ["{{.CNI}}"]
-conf_dir = "{{.Dir}}/cni"
-use_internal_loopback = true
-
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-runtime_path = "{{.Shim}}/containerd-shim-runc-v2"
-options = { BinaryName = "{{.Runc}}/runc", Root = "{{.Dir}}/runc" }
-{{range .Handlers}}
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{{.}}]
-runtime_type = "io.containerd.runc.v2"
-runtime_path = "{{$.Shim}}/containerd-shim-runc-v2"
-base_runtime_spec = "{{$.Dir}}/{{.}}.json"
-options = { BinaryName = "{{$.Runc}}/runc", Root = "{{$.Dir}}/runc-{{.}}" }
-{{end}}`))
+	config := containerdConfig()
+	if options.Old {
+		config = containerd17Config()
+	}
+	return errors.Join(config.Execute(file, values), file.Close())
 }
 
 // writeNetwork writes the CNI configuration: a bridge of its own, addresses from

@@ -45,6 +45,10 @@ type Image struct {
 	// Identity tells images apart: those with one identity are one image under
 	// several names. "" stands for the name.
 	Identity string
+	// Layers are plain tar files, the lowest first, that make an image without
+	// that program. Then Command is its default command.
+	Layers  [][]byte
+	Command []string
 }
 
 // Pushed says what a registry made of an image.
@@ -69,7 +73,7 @@ func newImages(ctx context.Context, r *Rig) (*Images, error) {
 		return nil, err
 	}
 	config := v1.Config{Entrypoint: []string{"/bin/pause"}}
-	if _, err := images.push(ctx, PauseImage, "pause", config); err != nil {
+	if _, err := images.push(ctx, PauseImage, config, images.layers["pause"]); err != nil {
 		return nil, errors.Join(err, images.close())
 	}
 	return images, nil
@@ -79,15 +83,23 @@ func newImages(ctx context.Context, r *Rig) (*Images, error) {
 // Images of different names are different images, with ids of their own, so
 // that removing one never takes another away.
 func (r *Rig) Push(ctx context.Context, reference string, image Image) (Pushed, error) {
-	identity := cmp.Or(image.Identity, reference)
-	return r.images.push(ctx, reference, "app", v1.Config{
+	config := v1.Config{
 		Entrypoint: []string{}, Cmd: []string{"/bin/serve"}, User: image.User,
-		Env: append([]string{"PATH=/bin", "RIG_IMAGE=" + identity}, image.Env...),
-	})
+		Env: append([]string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "RIG_IMAGE=" + cmp.Or(image.Identity, reference)}, image.Env...),
+	}
+	if image.Layers == nil {
+		return r.images.push(ctx, reference, config, r.images.layers["app"])
+	}
+	layers := make([]v1.Layer, 0, len(image.Layers))
+	for _, layer := range image.Layers {
+		layers = append(layers, static.NewLayer(layer, types.OCIUncompressedLayer))
+	}
+	config.Cmd = image.Command
+	return r.images.push(ctx, reference, config, layers...)
 }
 
-func (i *Images) push(ctx context.Context, reference, program string, config v1.Config) (Pushed, error) {
-	image, err := assemble(i.layers[program], config)
+func (i *Images) push(ctx context.Context, reference string, config v1.Config, layers ...v1.Layer) (Pushed, error) {
+	image, err := assemble(layers, config)
 	if err != nil {
 		return Pushed{}, err
 	}
@@ -110,9 +122,9 @@ func (i *Images) target(reference string) (name.Reference, error) {
 	return name.NewTag(i.Address + "/" + named.RepositoryStr() + ":" + named.TagStr())
 }
 
-func assemble(layer v1.Layer, config v1.Config) (v1.Image, error) {
+func assemble(layers []v1.Layer, config v1.Config) (v1.Image, error) {
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	image, err := mutate.AppendLayers(base, layer)
+	image, err := mutate.AppendLayers(base, layers...)
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +171,9 @@ func (i *Images) buildLayers(ctx context.Context, r *Rig) error {
 	}
 	return nil
 }
+
+// Program is the path of one of the programs in test/real/images, built.
+func (r *Rig) Program(name string) string { return filepath.Join(r.Dir, "programs", name) }
 
 // pack is a tar file with the program in /bin, its links, and a /tmp. The links
 // are hard: masking one of the paths must not mask the program.

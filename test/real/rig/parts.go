@@ -25,6 +25,8 @@ type Parts struct {
 	CNI        string // bridge, host-local, loopback, portmap
 	CRITools   string // crictl, critest.test
 	Registry   string // registry
+
+	Containerd17 string // containerd, containerd-shim-runc-v2; "" until BuildContainerd17
 }
 
 // tool is one module below test/tools and how its programs are built.
@@ -73,19 +75,46 @@ func tools() []tool {
 // the repository in root. What was built before, by any checkout, is taken from
 // the user's cache; what must be built is announced on progress.
 func Build(ctx context.Context, root string, progress io.Writer) (Parts, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return Parts{}, fmt.Errorf("find the cache for the built parts (set HOME or XDG_CACHE_HOME): %w", err)
-	}
 	var parts Parts
 	for _, t := range tools() {
-		folder, err := t.ensure(ctx, root, filepath.Join(cache, "cri-proxy"), progress)
-		if err != nil {
-			return Parts{}, fmt.Errorf("build %s: %w", t.name, err)
+		if err := parts.add(ctx, t, root, progress); err != nil {
+			return Parts{}, err
 		}
-		*t.folder(&parts) = folder
 	}
 	return parts, nil
+}
+
+// BuildContainerd17 adds containerd 1.7, which only few rigs need. Call it
+// before New.
+func (p *Parts) BuildContainerd17(ctx context.Context, root string, progress io.Writer) error {
+	return p.add(ctx, tool{
+		name: "containerd17", module: "github.com/containerd/containerd",
+		stamp:  "github.com/containerd/containerd/version.Version",
+		builds: [][]string{{"build", "-trimpath", "tool"}},
+		folder: func(p *Parts) *string { return &p.Containerd17 },
+	}, root, progress)
+}
+
+func (p *Parts) add(ctx context.Context, t tool, root string, progress io.Writer) error {
+	cache, err := Cache()
+	if err != nil {
+		return err
+	}
+	folder, err := t.ensure(ctx, root, cache, progress)
+	if err != nil {
+		return fmt.Errorf("build %s: %w", t.name, err)
+	}
+	*t.folder(p) = folder
+	return nil
+}
+
+// Cache is the folder that all checkouts of a user keep what was built in.
+func Cache() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache for the built parts (set HOME or XDG_CACHE_HOME): %w", err)
+	}
+	return filepath.Join(cache, "cri-proxy"), nil
 }
 
 // ensure returns the folder of the tool's programs and builds them if it is not
