@@ -48,13 +48,13 @@ func (w *eventWatch) catchUp(ctx context.Context) error {
 func (w *eventWatch) list(ctx context.Context) (map[string]seenEvent, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.b.Config.ListTimeout.Duration)
 	defer cancel()
-	sandboxes, err := w.b.Runtime().ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-	if err != nil {
-		return nil, fmt.Errorf("ListPodSandbox: %w", err)
+	var sandboxes runtimeapi.ListPodSandboxResponse
+	if err := w.b.List(ctx, "ListPodSandbox", &sandboxes); err != nil {
+		return nil, err
 	}
-	containers, err := w.b.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{})
-	if err != nil {
-		return nil, fmt.Errorf("ListContainers: %w", err)
+	var containers runtimeapi.ListContainersResponse
+	if err := w.b.List(ctx, "ListContainers", &containers); err != nil {
+		return nil, err
 	}
 	now := map[string]seenEvent{}
 	for _, p := range sandboxes.GetItems() {
@@ -96,8 +96,10 @@ func (w *eventWatch) tell(ctx context.Context, id string, e seenEvent) error {
 }
 
 // addStatus adds the sandbox's and its containers' status, those that still
-// exist.
+// exist. A call that hangs must not end the backend's events for ever.
 func (w *eventWatch) addStatus(ctx context.Context, event *runtimeapi.ContainerEventResponse, sandbox string) error {
+	ctx, cancel := context.WithTimeout(ctx, w.b.Config.ListTimeout.Duration)
+	defer cancel()
 	client := w.b.Runtime()
 	pod, err := client.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: sandbox})
 	if status.Code(err) == codes.NotFound {

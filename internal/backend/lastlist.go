@@ -10,6 +10,10 @@ import (
 	"github.com/cri-proxy/cri-proxy/internal/rawcri"
 )
 
+// maxChanges is how many corrections are kept beside a list that nobody renews;
+// the kubelet does so every second. Beyond that the list is forgotten.
+const maxChanges = 4096
+
 // LastList is what a backend last listed of one kind, unfiltered and with
 // handler names translated, held as the bytes that came; beside it the creates
 // and removals that were answered since. Nothing is decoded until somebody asks
@@ -48,8 +52,11 @@ func (l *LastList) End(since uint64, list *rawcri.Frame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
-	if list == nil || (l.frame != nil && since < l.since) {
-		return // It failed, or is older than the one that is known.
+	if list == nil || since < l.since {
+		if l.frame == nil && l.open == 0 {
+			l.changes = nil // No list needs them.
+		}
+		return // It failed, or is older than what is known.
 	}
 	l.frame.Free()
 	l.frame, l.taken, l.since = list.Ref(), time.Now(), since
@@ -68,9 +75,24 @@ func (l *LastList) note(c Change) {
 	if l.frame == nil && l.open == 0 {
 		return // There is no list to correct; the first one will have it.
 	}
+	if c.Item == nil {
+		l.changes = slices.DeleteFunc(l.changes, c.undoes)
+	}
 	l.seq++
 	c.seq = l.seq
 	l.changes = append(l.changes, c)
+	if len(l.changes) > maxChanges {
+		l.frame.Free()
+		// Nor may a list that is on its way be taken without its corrections.
+		l.frame, l.changes, l.since = nil, nil, l.seq
+	}
+}
+
+// undoes reports whether a removal makes an earlier change pointless: that of
+// the same object, or of a container in the same sandbox.
+func (c Change) undoes(earlier Change) bool {
+	in, ok := earlier.Item.(interface{ GetPodSandboxId() string })
+	return earlier.ID == c.ID || (ok && in.GetPodSandboxId() == c.ID)
 }
 
 // Snapshot returns the list, to be freed by the caller, and its corrections in

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,4 +99,39 @@ func TestLastListAge(t *testing.T) {
 			t.Error("without a ttl it is as old as the process")
 		}
 	})
+}
+
+// TestLastListBounded: what came and went leaves its removal alone, and a list
+// that nobody renews is forgotten in the end, those on their way included.
+func TestLastListBounded(t *testing.T) {
+	t.Parallel()
+	var l LastList
+	failed := l.Begin()
+	l.Created("while a list that fails is the only one", &runtimeapi.Container{})
+	l.End(failed, nil)
+	if len(l.changes) > 0 {
+		t.Errorf("%v are kept without a list", changed(l.changes))
+	}
+	l.End(l.Begin(), rawcri.NewFrame(nil))
+	l.Created("sandbox", &runtimeapi.PodSandbox{Id: "sandbox"})
+	l.Created("container", &runtimeapi.Container{Id: "container", PodSandboxId: "sandbox"})
+	l.Removed("sandbox")
+	if want := []string{"-sandbox"}; !slices.Equal(changed(l.changes), want) {
+		t.Errorf("kept are %v, want %v", changed(l.changes), want)
+	}
+	slow := l.Begin()
+	for i := range maxChanges {
+		l.Removed(strconv.Itoa(i))
+	}
+	if _, changes, ok := l.Snapshot(); ok || len(changes) > 0 {
+		t.Errorf("%d changes are kept", len(changes))
+	}
+	l.End(slow, rawcri.NewFrame([]byte("without its corrections")))
+	if _, _, ok := l.Snapshot(); ok {
+		t.Error("a list was taken whose corrections are forgotten")
+	}
+	l.End(l.Begin(), rawcri.NewFrame(nil))
+	if _, _, ok := l.Snapshot(); !ok {
+		t.Error("the next list was not taken")
+	}
 }

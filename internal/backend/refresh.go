@@ -84,7 +84,7 @@ func (s *Set) relist(b *Backend, name string, last *LastList) *relist {
 func (l *relist) fetch(ctx context.Context, into proto.Message) error {
 	frame, err := rawcri.Fetch(ctx, l.b.conn, l.method.FullName, rawcri.NewFrame(nil), grpc.WaitForReady(true))
 	if status.Code(err) == codes.ResourceExhausted {
-		return l.stream(ctx, into) // More than a message holds.
+		return l.b.stream(ctx, l.method.Name, into) // More than a message holds.
 	}
 	if err != nil {
 		return wrap(l.method.Name, err)
@@ -93,11 +93,25 @@ func (l *relist) fetch(ctx context.Context, into proto.Message) error {
 	return frame.Decode(into)
 }
 
+// List fills into with an unfiltered ListPodSandbox or ListContainers, whatever
+// its size: what does not fit into a message comes in several.
+func (b *Backend) List(ctx context.Context, name string, into proto.Message) error {
+	frame, err := rawcri.Fetch(ctx, b.conn, "/"+rawcri.RuntimeService+"/"+name, rawcri.NewFrame(nil))
+	if status.Code(err) == codes.ResourceExhausted {
+		return b.stream(ctx, name, into)
+	}
+	if err != nil {
+		return wrap(name, err)
+	}
+	defer frame.Free()
+	return frame.Decode(into)
+}
+
 // stream reads a list in several messages. It is not kept: it could not be
 // answered in one.
-func (l *relist) stream(ctx context.Context, into proto.Message) error {
-	name := map[string]string{"ListPodSandbox": "StreamPodSandboxes", "ListContainers": "StreamContainers"}[l.method.Name]
-	up, err := rawcri.Open(ctx, l.b.conn, "/"+rawcri.RuntimeService+"/"+name, rawcri.NewFrame(nil))
+func (b *Backend) stream(ctx context.Context, unary string, into proto.Message) error {
+	name := map[string]string{"ListPodSandbox": "StreamPodSandboxes", "ListContainers": "StreamContainers"}[unary]
+	up, err := rawcri.Open(ctx, b.conn, "/"+rawcri.RuntimeService+"/"+name, rawcri.NewFrame(nil))
 	if err != nil {
 		return wrap(name, err)
 	}

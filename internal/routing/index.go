@@ -267,22 +267,20 @@ func (x *Index) SetNotReady(sandbox string) {
 }
 
 // RemoveSandbox forgets a sandbox and its containers, and returns what was
-// known of it.
+// known of it. Its containers may be known without it: the two lists of a
+// rebuild are not of one moment.
 func (x *Index) RemoveSandbox(id string) (Sandbox, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.bury(id)
 	e, ok := x.sandboxes[id]
-	if !ok {
-		return Sandbox{}, false
+	if ok {
+		x.dropSandbox(e.record)
 	}
-	x.dropSandbox(e.record)
-	for containerID, c := range x.containers {
-		if c.record.Sandbox == id && c.record.Backend == e.record.Backend {
-			delete(x.containers, containerID)
-		}
-	}
-	return e.record, true
+	maps.DeleteFunc(x.containers, func(_ string, c entry[Container]) bool {
+		return c.record.Sandbox == id && (!ok || c.record.Backend == e.record.Backend)
+	})
+	return e.record, ok
 }
 
 // RemoveContainer forgets a container.

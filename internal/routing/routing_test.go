@@ -188,6 +188,23 @@ func TestIndexLearnsDuringRebuild(t *testing.T) {
 	}
 }
 
+// TestRemoveUnlistedSandbox: the list of containers was older than that of
+// sandboxes, and the removal in between is answered last.
+func TestRemoveUnlistedSandbox(t *testing.T) {
+	t.Parallel()
+	x := NewIndex()
+	x.Rebuild("a").Finish(nil, []Container{{ID: "c", Backend: "a", Sandbox: "s"}, {ID: "other", Backend: "a", Sandbox: "o"}})
+	if _, ok := x.RemoveSandbox("s"); ok {
+		t.Error("a sandbox that was never listed is known")
+	}
+	if _, ok := x.ContainerOwner([]byte("c")); ok {
+		t.Error("its container is still routed")
+	}
+	if _, ok := x.ContainerOwner([]byte("other")); !ok {
+		t.Error("another sandbox's container is gone")
+	}
+}
+
 func TestUnfulfilled(t *testing.T) {
 	t.Parallel()
 	x := NewIndex()
