@@ -83,7 +83,7 @@ func (r *Runtime) begin(ctx context.Context, call *rawcri.Call, f filter, p *str
 	p.err = r.firstMessage(ctx, call, p)
 	if p.err != nil && backend.IsAway(ctx, p.err) {
 		p.up = nil
-		p.first.Free() // It may have come in the instant in which its time was over.
+		p.first.Free()     // It may have come in the instant in which its time was over.
 		if p.last != nil { // What follows is that list itself.
 			p.last.End(p.since, nil)
 			p.last = nil
