@@ -57,19 +57,19 @@ func (r *Runtime) unpin(pod routing.Pod) {
 	}
 }
 
-// dropOldPins forgets attempts of which no sandbox came, or a pod that is
+// dropOldPins forgets an attempt of which no sandbox came, or a pod that is
 // created in vain, again and again, would leave one each time. Before that the
-// backends are asked: the answer to the create may have been lost.
+// backends are asked: the answer to the create may have been lost. It is one for
+// each create, which makes one at most: a create must not wait for many.
 func (r *Runtime) dropOldPins(ctx context.Context) {
-	if !r.Backends.AllUp() {
-		return // It may be there.
+	old := r.Index.Unfulfilled(time.Now().Add(-pinTime))
+	if len(old) == 0 || !r.Backends.AllUp() {
+		return // Nothing to drop, or it may be on the one that is away.
 	}
-	for _, pod := range r.Index.Unfulfilled(time.Now().Add(-pinTime)) {
-		if err := r.Backends.FindPod(ctx, pod.UID); err != nil {
-			return // As above; the next round asks again.
-		}
-		if _, exists := r.Index.PodSandbox(pod); !exists {
-			r.unpin(pod)
-		}
+	if err := r.Backends.FindPod(ctx, old[0].UID); err != nil {
+		return // As above; the next create asks again.
+	}
+	if _, exists := r.Index.PodSandbox(old[0]); !exists {
+		r.unpin(old[0])
 	}
 }

@@ -104,13 +104,3 @@ func (t *Table) Public(backend string, runtime []byte) (string, bool) {
 // Renames reports whether handler names of this backend differ from the
 // runtimes' names, so that its answers must be rewritten.
 func (t *Table) Renames(backend string) bool { return t.renames[backend] }
-
-// Shared reports whether some backend has one runtime under several handlers.
-func (t *Table) Shared() bool {
-	for _, h := range t.handlers {
-		if h.Shared {
-			return true
-		}
-	}
-	return false
-}
