@@ -104,6 +104,16 @@ func lastBytes(b []byte, field protowire.Number) ([]byte, error) {
 	return found, nil
 }
 
+// head gives the first n bytes of the message to write, in pieces.
+func (f *Frame) head(n int, write func([]byte)) {
+	for _, buffer := range f.data {
+		piece := buffer.ReadOnlyData()
+		piece = piece[:min(n, len(piece))]
+		write(piece)
+		n -= len(piece)
+	}
+}
+
 // contiguous returns the message in one piece: in place when it lies in one
 // buffer, else copied into a pooled one. The bytes are valid until free.
 func (f *Frame) contiguous() (b []byte, free func()) {

@@ -1,6 +1,8 @@
 package rawcri
 
 import (
+	"bytes"
+
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -55,23 +57,58 @@ func planOf(d protoreflect.MessageDescriptor, within map[protoreflect.FullName]b
 	return p
 }
 
-// Rewrite returns f with every handler name renamed, as a new frame; f is
+// Rewrite returns f with every handler name renamed, as a frame of its own; f is
 // still the caller's to free. The name of a sandbox is asked for also when it
-// is empty (the upstream's default); an empty name in an image spec stays.
+// is empty (the upstream's default); an empty name in an image spec stays. What
+// comes before the first name that changes is not rewritten, so that an answer
+// without one is f's own bytes.
 func (p *Plan) Rewrite(f *Frame, rename Rename) (*Frame, error) {
-	src, free := f.contiguous()
-	defer free()
-	pool := mem.DefaultBufferPool()
-	dst := pool.Get(len(src) + len(src)/8 + 64)
-	out, err := p.append((*dst)[:0], src, rename)
-	if err != nil {
-		pool.Put(dst)
-		return nil, err
+	if p.handler != 0 {
+		return p.rewriteWhole(f, rename)
 	}
-	*dst = out
-	return &Frame{data: mem.BufferSlice{mem.NewBuffer(dst, pool)}}, nil
+	size := f.Len() + f.Len()/8 + 64
+	out := chunks{size: min(size, maxChunk)}
+	walk := fields{rest: f.data}
+	var renamed []byte // One field at a time.
+	same, changed := 0, false
+	for {
+		field, err := walk.next()
+		if err == nil && field != nil {
+			renamed, err = p.appendField(renamed[:0], field, rename)
+		}
+		switch {
+		case err != nil:
+			out.frame().Free()
+			return nil, err
+		case field == nil && !changed:
+			return f.Ref(), nil
+		case field == nil:
+			return out.frame(), nil
+		case !changed && bytes.Equal(renamed, field):
+			same += len(field)
+			continue
+		case !changed:
+			changed = true
+			out.done = make(mem.BufferSlice, 0, size/out.size+1)
+			f.head(same, out.write)
+		}
+		out.write(renamed)
+	}
 }
 
+// rewriteWhole rewrites a message that has a handler name itself. No answer of
+// CRI has; its name is known only when all of it was read.
+func (p *Plan) rewriteWhole(f *Frame, rename Rename) (*Frame, error) {
+	src, free := f.contiguous()
+	defer free()
+	dst, err := p.append(nil, src, rename)
+	if err != nil {
+		return nil, err
+	}
+	return NewFrame(dst), nil
+}
+
+// append adds the message src to dst, renamed.
 func (p *Plan) append(dst, src []byte, rename Rename) ([]byte, error) {
 	var sandbox, handler []byte
 	if p.sandbox {
@@ -92,20 +129,26 @@ func (p *Plan) append(dst, src []byte, rename Rename) ([]byte, error) {
 		}
 		field := src[:n+size]
 		src = src[n+size:]
-		child := p.children[number]
-		switch {
-		case kind != protowire.BytesType || (child == nil && number != p.handler):
-			dst = append(dst, field...)
-		case number == p.handler:
+		if number == p.handler && kind == protowire.BytesType {
 			handler, _ = protowire.ConsumeBytes(field[n:])
-		default:
-			var err error
-			if dst, err = child.appendNested(dst, field, n, rename); err != nil {
-				return nil, err
-			}
+			continue
+		}
+		var err error
+		if dst, err = p.appendField(dst, field, rename); err != nil {
+			return nil, err
 		}
 	}
 	return p.appendHandler(dst, sandbox, handler, rename), nil
+}
+
+// appendField adds one whole field of this message, which is not the handler.
+func (p *Plan) appendField(dst, field []byte, rename Rename) ([]byte, error) {
+	number, kind, n := protowire.ConsumeTag(field)
+	child := p.children[number]
+	if kind != protowire.BytesType || child == nil {
+		return append(dst, field...), nil
+	}
+	return child.appendNested(dst, field, n, rename)
 }
 
 // appendHandler puts the name last in its message: the order of fields means
