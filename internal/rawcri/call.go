@@ -57,7 +57,9 @@ func outgoing(ctx context.Context) context.Context {
 	if !ok {
 		return ctx
 	}
-	dropReserved(md)
+	if dropReserved(md); len(md) == 0 {
+		return ctx // As most calls are.
+	}
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
