@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"runtime"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -25,8 +27,19 @@ func newRun(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			onOneProcessor()
 			return serve(c.Context(), cfg, log)
 		},
+	}
+}
+
+// onOneProcessor lets the process run on one processor at a time, unless the
+// environment says otherwise. A call is five hand-overs from goroutine to
+// goroutine, each of a few microseconds: with a second processor most of its
+// time goes into waking that one up. docs/performance.md has the numbers.
+func onOneProcessor() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
 	}
 }
 
