@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,25 +39,30 @@ type Backend struct {
 	conn   *grpc.ClientConn
 	images *grpc.ClientConn // The same as conn, unless the configuration names another socket.
 
-	mu    sync.Mutex
-	state State
-	wake  context.CancelFunc // Ends waitLost; nil while nobody waits.
+	mu         sync.Mutex
+	state      State
+	connection connection         // Of conn.
+	wake       context.CancelFunc // Ends waitLost; nil while nobody waits.
 }
 
 func newBackend(name string, cfg configs.Backend, dial []grpc.DialOption) (*Backend, error) {
-	conn, err := dialEndpoint(cfg.Endpoint, dial)
+	path, err := configs.SocketPath(cfg.Endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("backend %q: %w", name, err)
 	}
 	ttl := cfg.LastKnownTTL.Duration
 	b := &Backend{
-		Name: name, Config: cfg, conn: conn, images: conn,
+		Name: name, Config: cfg,
 		Sandboxes: LastList{ttl: ttl}, Containers: LastList{ttl: ttl},
 		state: State{Since: time.Now(), Err: errNotTried},
 	}
+	if b.conn, err = rawcri.Dial(path, append(slices.Clone(dial), b.dialer(path))...); err != nil {
+		return nil, fmt.Errorf("backend %q: %w", name, err)
+	}
+	b.images = b.conn
 	if cfg.Images() != cfg.Endpoint {
 		if b.images, err = dialEndpoint(cfg.Images(), dial); err != nil {
-			return nil, errors.Join(fmt.Errorf("backend %q: image endpoint: %w", name, err), conn.Close())
+			return nil, errors.Join(fmt.Errorf("backend %q: image endpoint: %w", name, err), b.conn.Close())
 		}
 	}
 	return b, nil
@@ -120,6 +126,11 @@ func (b *Backend) Up() bool {
 func (b *Backend) Suspect(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.suspect(err)
+}
+
+// suspect is Suspect for who holds the lock.
+func (b *Backend) suspect(err error) {
 	if !b.state.Up {
 		return
 	}
@@ -133,11 +144,8 @@ func (b *Backend) Suspect(err error) {
 func (b *Backend) waitLost(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if !b.setWake(cancel) {
-		return
-	}
-	if b.conn.WaitForStateChange(ctx, connectivity.Ready) {
-		b.Suspect(errConnectionLost)
+	if b.setWake(cancel) {
+		<-ctx.Done()
 	}
 	b.setWake(nil)
 }

@@ -31,16 +31,19 @@ type seen struct {
 func (s *Set) refresh(ctx context.Context, b *Backend, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	on := b.begin()
 	rebuild := s.Index.Rebuild(b.Name)
 	sandboxes := s.relist(b, "ListPodSandbox", &b.Sandboxes)
 	containers := s.relist(b, "ListContainers", &b.Containers)
 	var found seen
 	err := b.look(ctx, &found, sandboxes, containers)
-	if err != nil {
-		rebuild.Abort()
-		s.failed(ctx, b, err)
+	if err == nil {
+		err = s.learn(b, rebuild, &found, on)
 	} else {
-		s.learn(b, rebuild, &found)
+		rebuild.Abort()
+	}
+	if err != nil {
+		s.failed(ctx, b, err)
 	}
 	// Only now handler names can be translated: the index knows the sandboxes.
 	// Nobody asks for the last list of the only backend.
@@ -50,13 +53,16 @@ func (s *Set) refresh(ctx context.Context, b *Backend, limit time.Duration) bool
 	return err == nil
 }
 
-// learn puts what was seen into the index, and the backend up.
-func (s *Set) learn(b *Backend, rebuild *routing.Rebuild, found *seen) {
+// learn puts what was seen into the index, and the backend up, unless the
+// connection that it was seen on was lost meanwhile.
+func (s *Set) learn(b *Backend, rebuild *routing.Rebuild, found *seen, on int) error {
 	sandboxes, containers := s.records(b, found)
 	for _, c := range rebuild.Finish(sandboxes, containers) {
 		s.clash(c.ID, c.Before, b.Name)
 	}
-	b.up(found)
+	if !b.up(found, on) {
+		return errConnectionLost
+	}
 	s.Log.WithFields(logrus.Fields{
 		"backend": b.Name, "version": found.version.GetRuntimeName() + " " + found.version.GetRuntimeVersion(),
 		"sandboxes": len(sandboxes), "containers": len(containers),
@@ -64,6 +70,7 @@ func (s *Set) learn(b *Backend, rebuild *routing.Rebuild, found *seen) {
 	if err := s.Usable(b); err != nil {
 		s.Log.WithField("backend", b.Name).WithError(err).Error("backend takes no new sandboxes")
 	}
+	return nil
 }
 
 // relist is one unfiltered list on its way, which becomes the last known one.
@@ -180,13 +187,25 @@ func wrap(call string, err error) error {
 	return fmt.Errorf("%s: %s", call, message(err))
 }
 
-func (b *Backend) up(found *seen) {
+// begin returns the number of the connection that a listing begins on.
+func (b *Backend) begin() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.connection.next()
+}
+
+// up takes the backend for up if the connection that it was seen on still is.
+func (b *Backend) up(found *seen, on int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.connection.open || b.connection.made != on {
+		return false
+	}
 	b.state = State{
 		Up: true, Since: time.Now(), Listed: true,
 		Runtime: found.version.GetRuntimeName(), Version: found.version.GetRuntimeVersion(), CgroupDriver: found.driver,
 	}
+	return true
 }
 
 // failed keeps why a backend is not up. It is logged when it changes: the
