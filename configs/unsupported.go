@@ -22,17 +22,8 @@ func (c *Config) unbuiltKeys() []unbuilt {
 
 // unbuiltKeys lists what is missing in one handler.
 func (h Handler) unbuiltKeys() []unbuilt {
-	i, e, def := h.Images, h.ServiceEnv, defaultHandler()
+	e, def := h.ServiceEnv, defaultHandler()
 	rows := []unbuilt{
-		{path{"images", "pull_policy"}, i.PullPolicy != def.Images.PullPolicy},
-		{path{"images", "max_parallel_pulls"}, i.MaxParallelPulls != 0},
-		{path{"images", "snapshotter"}, i.Snapshotter != ""},
-		{path{"images", "auth_files"}, len(i.AuthFiles) > 0},
-		{path{"images", "credential_providers"}, i.CredentialProviders != ""},
-		{path{"images", "credential_provider_bin_dir"}, i.CredentialProviderBinDir != ""},
-		{path{"images", "preload"}, len(i.Preload) > 0},
-		{path{"images", "allow"}, len(i.Allow) > 0},
-		{path{"images", "require_digest"}, i.RequireDigest},
 		{path{"hooks", "allow_pod_hooks"}, h.Hooks.AllowPodHooks},
 		{path{"hooks", "allow_opt_out"}, h.Hooks.AllowOptOut},
 		{path{"hooks", "pod_pre_stop"}, h.Hooks.PodPreStop != def.Hooks.PodPreStop},

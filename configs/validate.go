@@ -111,7 +111,7 @@ func (v *validator) images(p path, i Images) {
 		v.notEmpty(p.with("preload", index(n)), ref)
 	}
 	for n, pattern := range i.Allow {
-		v.notEmpty(p.with("allow", index(n)), pattern)
+		v.pattern(p.with("allow", index(n)), pattern)
 	}
 	if i.PullPolicy == PullAlways {
 		v.always(p, i)

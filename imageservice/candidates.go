@@ -17,13 +17,11 @@ const configSeen = "kubernetes.io/config.seen"
 // pod's, can be about: those with the same annotations; else those that differ
 // in the kubelet's time stamp alone, and of them rather those that had a
 // container of this image; else, the pod's annotations having been edited, any
-// that is READY. Only the first are certain. A store, if not nil, is known to be
-// the pod's.
-func (s *Service) meantBy(annotations map[string]string, image string, store *backend.Backend) (pods []routing.Sandbox, certain bool) {
+// that is READY. Only the first are certain. A handler, if not nil, is known to
+// be the pod's.
+func (s *Service) meantBy(annotations map[string]string, image string, of *routing.Handler) (pods []routing.Sandbox, certain bool) {
 	ready := func(fits func(routing.Sandbox) bool) []routing.Sandbox {
-		return s.Index.Ready(func(p routing.Sandbox) bool {
-			return (store == nil || s.storeOf[p.Backend] == store) && fits(p)
-		})
+		return s.Index.Ready(func(p routing.Sandbox) bool { return (of == nil || s.has(of, p)) && fits(p) })
 	}
 	if same := ready(func(p routing.Sandbox) bool { return maps.Equal(p.Annotations, annotations) }); len(same) > 0 {
 		return same, true
@@ -36,6 +34,11 @@ func (s *Service) meantBy(annotations map[string]string, image string, store *ba
 		return alike, false
 	}
 	return ready(func(routing.Sandbox) bool { return true }), false
+}
+
+// has reports whether a sandbox may be one of a handler's.
+func (s *Service) has(h *routing.Handler, p routing.Sandbox) bool {
+	return s.storeOf[p.Backend] == s.storeOf[h.Backend] && (p.Handler == h.Name || p.Handler == "")
 }
 
 func equalButSeen(a, b map[string]string) bool {

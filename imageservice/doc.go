@@ -9,8 +9,12 @@
 // Guaranteed: an image is reported present only if it is so in every store that
 // is meant; "not found" is never said for a store that could not be asked; a
 // container whose image is missing in its own store gets it pulled there before
-// it is created. Pull credentials pass through memory and nowhere else.
+// it is created. No pull and no container gets past its handler's rules. Equal
+// pulls are one; a pull goes on as long as somebody waits for it, and no longer.
+// Pull credentials pass through memory and nowhere else.
 //
 // Not guaranteed: that a call without a pod (crictl) means what its user
-// thinks. Such a pull goes to the default handler's store.
+// thinks: such a pull goes to the default handler's store. What pods have pulled
+// under the policy "always" does not outlive the process; the kubelet pulls
+// again.
 package imageservice

@@ -23,13 +23,14 @@ func (s *Service) listImages(ctx context.Context, call *rawcri.Call) error {
 	if err := call.Request.Decode(&request); err != nil {
 		return malformed(call, err)
 	}
-	if store, changed, err := s.listTarget(request.GetFilter()); err != nil || store != nil {
-		if err != nil {
-			return err
-		}
+	store, changed, err := s.listTarget(request.GetFilter())
+	if err != nil {
+		return err
+	}
+	if store != nil && !s.pins(store) {
 		return s.forward(ctx, call, store, &request, changed)
 	}
-	images, err := s.union(ctx, call)
+	images, err := s.imagesIn(ctx, call, store, &request, changed)
 	if err != nil {
 		return err
 	}
@@ -42,15 +43,17 @@ func (s *Service) streamImages(ctx context.Context, call *rawcri.Call) error {
 	if err := call.Request.Decode(&request); err != nil {
 		return malformed(call, err)
 	}
-	if store, changed, err := s.listTarget(request.GetFilter()); err != nil || store != nil {
-		if err != nil {
-			return err
-		}
+	store, changed, err := s.listTarget(request.GetFilter())
+	if err != nil {
+		return err
+	}
+	if store != nil && !s.pins(store) {
 		return s.forwardStream(ctx, call, store, &request, changed)
 	}
 	unary := *call
 	unary.Method = s.Backends.Catalog.Lookup("/" + rawcri.ImageService + "/ListImages")
-	images, err := s.union(ctx, &unary)
+	images, err := s.imagesIn(ctx, &unary, store, &request, changed)
+	call.Backend = unary.Backend
 	if err != nil {
 		return err
 	}
@@ -79,7 +82,11 @@ func (s *Service) forwardStream(ctx context.Context, call *rawcri.Call, store *b
 func (s *Service) listTarget(filter *runtimeapi.ImageFilter) (store *backend.Backend, changed bool, err error) {
 	spec := filter.GetImage()
 	handler := spec.GetRuntimeHandler()
-	if store, err = s.named(spec); store == nil && err == nil && s.single() {
+	of, err := s.named(spec)
+	switch {
+	case of != nil:
+		store = s.storeOf[of.Backend]
+	case s.single():
 		store = s.stores[0]
 	}
 	return store, spec.GetRuntimeHandler() != handler, err
@@ -97,6 +104,7 @@ func (s *Service) union(ctx context.Context, call *rawcri.Call) ([]*runtimeapi.I
 			switch {
 			case err == nil:
 				errs[i] = decode(frame, &lists[i])
+				s.pin(b, lists[i].GetImages()...)
 			case status.Code(err) != codes.Unavailable || s.inUse(b):
 				errs[i] = err
 			}

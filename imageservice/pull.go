@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
@@ -41,13 +42,49 @@ func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) error {
 		s.mark(image, request.GetSandboxConfig().GetAnnotations(), []routing.Sandbox{*sandbox})
 	}
 	changed := setRuntime(&request, target)
-	return s.forward(ctx, call, s.storeOf[target.Backend], &request, changed)
+	if s.plain {
+		err := s.forward(ctx, call, s.stores[0], &request, changed)
+		s.count(ctx, target.Name, pullPulled, err)
+		return err
+	}
+	p := pull{settings: s.of(target), store: s.storeOf[target.Backend], request: &request}
+	call.Backend = p.store.Name
+	answer, err := s.do(ctx, p)
+	if e := answer.pass(ctx); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	s.prove(sandbox, target, &request, answer)
+	return call.Reply(answer.response)
+}
+
+// Pull pulls an image by its reference for a handler, "" being the default one:
+// by the handler's rules, with its credentials and in turn with its other pulls.
+// There is no pod, so pull_policy does not count: this is how images get where
+// it is "never", and it proves nothing where it is "always". It returns what the
+// runtime calls the image, its id. Errors are gRPC's: InvalidArgument for a
+// handler that is not configured, PermissionDenied for an image that its rules
+// refuse, or the runtime's own.
+func (s *Service) Pull(ctx context.Context, handler, ref string) (id string, err error) {
+	target, err := s.Table.Resolve(handler)
+	if err != nil {
+		return "", status.Error(codes.InvalidArgument, err.Error())
+	}
+	request := &runtimeapi.PullImageRequest{
+		Image:         &runtimeapi.ImageSpec{Image: ref},
+		SandboxConfig: &runtimeapi.PodSandboxConfig{}, // Without one containerd does not look at the runtime.
+	}
+	setRuntime(request, target)
+	answer, err := s.do(ctx, pull{settings: s.of(target), store: s.storeOf[target.Backend], request: request, byHand: true})
+	return answer.response.GetImageRef(), err
 }
 
 // sandboxOf returns the sandbox that a pull is for; nil when it names no pod.
 // The kubelet pulls for a pod only after its sandbox was made, so one that is
 // not known is looked for: the answer to its create may have been lost. Where
-// the image spec names the handler, it is not needed.
+// the image spec names the handler, it is needed only to remember the pull.
 func (s *Service) sandboxOf(ctx context.Context, request *runtimeapi.PullImageRequest) (*routing.Sandbox, error) {
 	config := request.GetSandboxConfig()
 	pod := backend.PodOf(config.GetMetadata())
@@ -56,7 +93,8 @@ func (s *Service) sandboxOf(ctx context.Context, request *runtimeapi.PullImageRe
 	}
 	sandbox, ok := s.Index.PodSandbox(pod)
 	var err error
-	if !ok && !s.Backends.Single() && request.GetImage().GetRuntimeHandler() == "" {
+	named := request.GetImage().GetRuntimeHandler() != ""
+	if !ok && s.looksForPods(named) {
 		err = s.Backends.FindPod(ctx, pod.UID)
 		sandbox, ok = s.Index.PodSandbox(pod)
 	}
@@ -66,11 +104,18 @@ func (s *Service) sandboxOf(ctx context.Context, request *runtimeapi.PullImageRe
 			s.Index.SetAnnotations(sandbox.ID, annotations)
 		}
 		return &sandbox, nil
-	case err != nil:
+	case err != nil && !named:
 		return nil, status.Errorf(codes.Unavailable, "the sandbox of pod %s is not known, and it may be where nobody answers: %s", pod.UID, status.Convert(err).Message())
 	default:
 		return nil, nil //nolint:nilnil // Its sandbox is nowhere: as good as no pod.
 	}
+}
+
+func (s *Service) looksForPods(named bool) bool {
+	if named {
+		return slices.ContainsFunc(s.Table.Names(), func(name string) bool { return s.settings[name].always() })
+	}
+	return !s.plain && (!s.Backends.Single() || len(s.Table.Names()) > 1 || s.looksForPods(true))
 }
 
 // pullTarget returns the handler to pull for: the one that the spec names, else
@@ -119,35 +164,33 @@ func setRuntime(request *runtimeapi.PullImageRequest, h routing.Handler) (change
 }
 
 // pullFor pulls an image for a container that is about to be created, without
-// credentials: the kubelet's went with its own pull.
-func (s *Service) pullFor(ctx context.Context, b *backend.Backend, image string, request *runtimeapi.CreateContainerRequest) (id string, err error) {
-	store, id := s.storeOf[b.Name], s.Index.FullSandboxID(b.Name, request.GetPodSandboxId())
-	s.Log.WithFields(logrus.Fields{"image": image, "backend": store.Name, "sandbox": id}).
-		Info("image is not in the store of its container's backend: pulling it there")
-	h := routing.Handler{Backend: b.Name}
-	if sandbox, ok := s.Index.Sandbox(id); ok {
-		h = s.handlerOf(sandbox)
+// the pod's credentials: the kubelet's went with its own pull.
+func (s *Service) pullFor(ctx context.Context, o owner, image string, request *runtimeapi.CreateContainerRequest) (id string, err error) {
+	if !o.settings.asRequested() {
+		return "", o.settings.absent(image, o.store)
 	}
+	s.Log.WithFields(logrus.Fields{"image": image, "backend": o.store.Name, "sandbox": o.sandbox}).
+		Info("image is not in the store of its container's backend: pulling it there")
 	config := request.GetSandboxConfig()
-	pull := &runtimeapi.PullImageRequest{
+	call := &runtimeapi.PullImageRequest{
 		Image: &runtimeapi.ImageSpec{Image: image, Annotations: request.GetConfig().GetImage().GetAnnotations()},
 		// Without one containerd does not look at the runtime.
 		SandboxConfig: &runtimeapi.PodSandboxConfig{
 			Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
 		},
 	}
-	setRuntime(pull, h)
-	answer, err := store.Images().PullImage(ctx, pull)
+	setRuntime(call, o.handler)
+	answer, err := s.do(ctx, pull{settings: o.settings, store: o.store, request: call, bounded: true})
 	if err != nil {
-		return "", notPulled(image, store, err)
+		return "", notPulled(image, o.store, err)
 	}
-	return answer.GetImageRef(), nil
+	return answer.response.GetImageRef(), nil
 }
 
 // notPulled says what was to be pulled and where, and keeps the code and the
 // details of the runtime's error.
 func notPulled(image string, store *backend.Backend, err error) error {
-	s := status.Convert(store.ExplainImages(err)).Proto()
+	s := status.Convert(err).Proto()
 	s.Message = fmt.Sprintf("image %q is not on backend %q and cannot be pulled there: %s", image, store.Name, s.GetMessage())
 	return status.FromProto(s).Err()
 }

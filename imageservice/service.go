@@ -3,6 +3,7 @@ package imageservice
 import (
 	"context"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,10 +17,14 @@ import (
 
 // Options are what the ImageService front needs.
 type Options struct {
+	// Backends are also where the configuration of each handler's images is from.
 	Backends *backend.Set
 	Table    *routing.Table
 	Index    *routing.Index
 	Log      *logrus.Entry
+	// Metrics is where pulls are counted: the daemon's registry. nil counts them
+	// where nobody sees it.
+	Metrics prometheus.Registerer
 }
 
 // Service is the ImageService front. It is made by [New].
@@ -29,11 +34,24 @@ type Service struct {
 	stores  []*backend.Backend          // One for each store, the default one first.
 	storeOf map[string]*backend.Backend // By backend.
 	pending pending
+
+	settings map[string]*settings // By handler.
+	plain    bool                 // One store, and no handler asks for anything: calls just pass.
+	flights  flights
+	proofs   proofs
+	metrics  *metrics
+	preloads []*preload
+	// native gives the part of a store that CRI does not have.
+	native func(*backend.Backend) snapshots
 }
 
-// New returns the front.
+// New returns the front. A handler whose credentials cannot be read does not
+// stop the others: its own pulls fail, with the reason, until they can.
 func New(o Options) *Service {
-	s := &Service{Options: o, storeOf: map[string]*backend.Backend{}}
+	s := &Service{
+		Options: o, storeOf: map[string]*backend.Backend{}, settings: map[string]*settings{}, metrics: newMetrics(o.Metrics),
+		native: func(b *backend.Backend) snapshots { return b.Containerd() },
+	}
 	byEndpoint := map[string]*backend.Backend{}
 	for _, b := range o.Backends.All() {
 		first, ok := byEndpoint[b.Config.Images()]
@@ -44,6 +62,12 @@ func New(o Options) *Service {
 		}
 		s.storeOf[b.Name] = first
 	}
+	s.plain = s.single()
+	for _, name := range o.Table.Names() {
+		s.settings[name] = newSettings(name, o.Backends.Config.Handlers[name].Images, o.Log.WithField("handler", name))
+		s.plain = s.plain && s.settings[name].plain()
+	}
+	s.preloads = s.newPreloads()
 	s.calls = map[string]rawcri.Handler{
 		"ImageStatus":  s.imageStatus,
 		"PullImage":    s.pullImage,
@@ -69,9 +93,9 @@ func (s *Service) Handle(ctx context.Context, call *rawcri.Call) error {
 // single reports whether there is one store only, so that every call is its.
 func (s *Service) single() bool { return len(s.stores) == 1 }
 
-// named returns the store of the handler that a spec names, and puts the
-// backend's name for it in the spec; nil when it names none.
-func (s *Service) named(spec *runtimeapi.ImageSpec) (*backend.Backend, error) {
+// named returns the handler that a spec names, and puts the backend's name for
+// it in the spec; nil when it names none.
+func (s *Service) named(spec *runtimeapi.ImageSpec) (*routing.Handler, error) {
 	if spec.GetRuntimeHandler() == "" {
 		return nil, nil //nolint:nilnil // "None" is an answer here, and the callers' most usual one.
 	}
@@ -80,7 +104,7 @@ func (s *Service) named(spec *runtimeapi.ImageSpec) (*backend.Backend, error) {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	spec.RuntimeHandler = h.Runtime
-	return s.storeOf[h.Backend], nil
+	return &h, nil
 }
 
 // malformed is the error for bytes that are not the request they should be.

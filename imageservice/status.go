@@ -23,32 +23,32 @@ func (s *Service) imageStatus(ctx context.Context, call *rawcri.Call) error {
 	}
 	spec := request.GetImage()
 	handler := spec.GetRuntimeHandler()
-	store, err := s.named(spec)
+	of, err := s.named(spec)
 	if err != nil {
 		return err
 	}
-	if store != nil || s.single() {
-		return s.statusIn(ctx, call, store, &request, spec.GetRuntimeHandler() != handler)
+	changed := spec.GetRuntimeHandler() != handler
+	if s.plain {
+		return s.statusIn(ctx, call, s.stores[0], &request, changed)
 	}
-	image := routing.Reference(spec.GetImage())
-	if len(spec.GetAnnotations()) == 0 {
+	image, annotations := routing.Reference(spec.GetImage()), spec.GetAnnotations()
+	if of == nil && len(annotations) == 0 {
 		return s.anywhere(ctx, call, spec.GetImage(), s.waiting(image))
 	}
-	pods, certain := s.meantBy(spec.GetAnnotations(), image, nil)
-	s.mark(image, spec.GetAnnotations(), pods)
-	return s.everywhere(ctx, call, s.storesOf(pods, certain))
-}
-
-// statusIn answers from the one store that is meant; nil is the only one.
-func (s *Service) statusIn(ctx context.Context, call *rawcri.Call, store *backend.Backend, request *runtimeapi.ImageStatusRequest, changed bool) error {
-	if s.single() {
-		return s.forward(ctx, call, s.stores[0], request, changed)
+	pods, certain := s.meantBy(annotations, image, of)
+	s.mark(image, annotations, pods)
+	if len(annotations) > 0 && s.unproven(image, of, pods) {
+		return call.Reply(&runtimeapi.ImageStatusResponse{})
 	}
-	spec := request.GetImage()
-	image := routing.Reference(spec.GetImage())
-	pods, _ := s.meantBy(spec.GetAnnotations(), image, store)
-	s.mark(image, spec.GetAnnotations(), pods)
-	return s.forward(ctx, call, store, request, changed)
+	if unpacked, err := s.unpackedForPods(ctx, image, of, pods); err != nil {
+		return err
+	} else if !unpacked {
+		return call.Reply(&runtimeapi.ImageStatusResponse{})
+	}
+	if of != nil {
+		return s.statusIn(ctx, call, s.storeOf[of.Backend], &request, changed)
+	}
+	return s.everywhere(ctx, call, s.storesOf(pods, certain))
 }
 
 // forward passes a call on to one store, as it came unless it was changed.
@@ -74,7 +74,7 @@ func (s *Service) everywhere(ctx context.Context, call *rawcri.Call, stores []*b
 		stores = s.stores[:1] // No pod at all: the default handler's store.
 	}
 	if len(stores) == 1 {
-		return s.Backends.Forward(ctx, call, stores[0])
+		return s.statusIn(ctx, call, stores[0], nil, false)
 	}
 	answers := s.ask(ctx, call, stores)
 	defer free(answers)
@@ -97,7 +97,7 @@ func (s *Service) everywhere(ctx context.Context, call *rawcri.Call, stores []*b
 // disagree, or one that is away while the others have nothing, are an error.
 func (s *Service) anywhere(ctx context.Context, call *rawcri.Call, image string, stores []*backend.Backend) error {
 	if len(stores) == 1 {
-		return s.Backends.Forward(ctx, call, stores[0])
+		return s.statusIn(ctx, call, stores[0], nil, false)
 	}
 	answers := s.ask(ctx, call, stores)
 	defer free(answers)
@@ -174,8 +174,15 @@ func (s *Service) askOne(ctx context.Context, call *rawcri.Call, b *backend.Back
 		return a
 	}
 	var decoded runtimeapi.ImageStatusResponse
-	a.err = a.frame.Decode(&decoded)
+	if a.err = a.frame.Decode(&decoded); a.err != nil {
+		return a
+	}
 	a.image = decoded.GetImage()
+	if s.pins(b) {
+		s.pin(b, a.image)
+		a.frame.Free()
+		a.frame, a.err = rawcri.Encode(&decoded)
+	}
 	return a
 }
 

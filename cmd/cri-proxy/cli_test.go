@@ -14,10 +14,12 @@ import (
 )
 
 // TestScripts runs the command lines in testdata/script. $ALPHA is the endpoint
-// of a runtime that answers, $NOBODY one where nobody does.
+// of a runtime that answers, $IMAGES that of one for a single script, which counts
+// its images, and $NOBODY one where nobody answers.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	alpha := fakeruntime.Start(t, fakeruntime.Options{Name: "alpha", Runtimes: []string{"runc"}})
+	images := fakeruntime.Start(t, fakeruntime.Options{Name: "images", Runtimes: []string{"runc"}})
 	root := shortDir(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -26,6 +28,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ALPHA", alpha.Endpoint())
+			e.Setenv("IMAGES", images.Endpoint())
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // The race detector's second at every exit.
 			e.Setenv("NOBODY", "unix://"+root+"/nobody.sock")
 			return nil

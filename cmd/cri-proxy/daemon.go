@@ -37,6 +37,7 @@ type daemon struct {
 	index    *routing.Index
 	table    *routing.Table
 	backends *backend.Set
+	images   *imageservice.Service
 	server   *rawcri.Server
 	listener net.Listener
 	admin    *admin.Server
@@ -72,20 +73,20 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 	if err != nil {
 		return nil, err
 	}
-	images := imageservice.New(imageservice.Options{
-		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "imageservice"),
+	registry := d.newRegistry()
+	d.images = imageservice.New(imageservice.Options{
+		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "imageservice"), Metrics: registry,
 	})
 	front := handlers.New(handlers.Options{
 		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "handlers"),
-		PrepareImage: images.Prepare,
+		PrepareImage: d.images.Prepare,
 		Pins:         handlers.Pins{Put: pins.Put, Delete: pins.Delete},
 	})
-	registry := d.newRegistry()
 	d.server = rawcri.NewServer(rawcri.ServerOptions{
 		Catalog: catalog,
 		Services: map[string]rawcri.Handler{
 			rawcri.RuntimeService: front.Handle,
-			rawcri.ImageService:   images.Handle,
+			rawcri.ImageService:   d.images.Handle,
 			healthService:         answerHealth,
 		},
 		Observe: newObserver(registry, component(log, "cri")).observe,
@@ -119,6 +120,9 @@ func (d *daemon) bind(ctx context.Context, registry *prometheus.Registry) error 
 		return fmt.Errorf("[admin]: %w", err)
 	}
 	d.admin.Handle("GET /v1/status", d.statusHandler())
+	images := d.images.Admin()
+	d.admin.Handle("/v1/images", images)
+	d.admin.Handle("/v1/images/", images)
 	if path, err = configs.SocketPath(d.cfg.Server.Listen); err != nil {
 		return fmt.Errorf("server.listen: %w", err)
 	}
@@ -159,6 +163,7 @@ func (d *daemon) serveCRI(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.backends.Run(ctx) })
+	group.Go(func() error { return d.images.Run(ctx) })
 	group.Go(func() error { return d.server.Serve(d.listener) })
 	group.Go(func() error { return d.announce(ctx) })
 	group.Go(func() error {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cri-proxy/cri-proxy/configs"
+	"github.com/cri-proxy/cri-proxy/imageservice"
 	"github.com/cri-proxy/cri-proxy/internal/admin"
 )
 
@@ -36,6 +37,8 @@ type handlerReport struct {
 	Name    string `json:"name"`
 	Backend string `json:"backend"`
 	Runtime string `json:"runtime"` // "" is the backend's default.
+	// Preload is what became of the images that it has in its store from the start.
+	Preload []imageservice.Preload `json:"preload,omitempty"`
 }
 
 type backendReport struct {
@@ -62,7 +65,7 @@ func (d *daemon) report(ctx context.Context) report {
 	r.Sandboxes, r.Containers = d.index.Count()
 	for _, name := range d.table.Names() {
 		if h, err := d.table.Resolve(name); err == nil {
-			r.Handlers = append(r.Handlers, handlerReport{Name: h.Name, Backend: h.Backend, Runtime: h.Runtime})
+			r.Handlers = append(r.Handlers, handlerReport{Name: h.Name, Backend: h.Backend, Runtime: h.Runtime, Preload: d.images.Preloads(name)})
 		}
 	}
 	for _, b := range d.backends.All() {
@@ -111,26 +114,40 @@ func newStatus(f *flags) *cobra.Command {
 		},
 	}
 	addOutput(c, f)
-	c.Flags().StringVar(&f.admin, "admin", "", "admin `socket` (default: the configuration's admin.listen)")
+	addAdmin(c, f)
 	return c
 }
 
 // askAdmin asks the running proxy, found by --admin or else by the
 // configuration.
 func askAdmin(ctx context.Context, f *flags, path string) ([]byte, error) {
+	socketPath, err := adminSocket(f)
+	if err != nil {
+		return nil, err
+	}
+	return admin.Get(ctx, socketPath, path)
+}
+
+// adminSocket returns where the running proxy can be asked.
+func adminSocket(f *flags) (string, error) {
 	endpoint := f.admin
 	if endpoint == "" {
 		cfg, err := readConfig(f.config)
 		if err != nil {
-			return nil, fmt.Errorf("the admin socket is not known, so name it by --admin: %w", err)
+			return "", fmt.Errorf("the admin socket is not known, so name it by --admin: %w", err)
 		}
 		endpoint = cfg.Admin.Listen
 	}
 	socketPath, err := configs.SocketPath(endpoint)
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("--admin: %w", err)}
+		return "", &usageError{fmt.Errorf("--admin: %w", err)}
 	}
-	return admin.Get(ctx, socketPath, path)
+	return socketPath, nil
+}
+
+// addAdmin adds --admin to a command, and to those below it.
+func addAdmin(c *cobra.Command, f *flags) {
+	c.PersistentFlags().StringVar(&f.admin, "admin", "", "admin `socket` (default: the configuration's admin.listen)")
 }
 
 func (r report) print(out io.Writer) error {
@@ -152,6 +169,7 @@ func (r report) print(out io.Writer) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", name, h.Backend, orDefault(h.Runtime))
 	}
+	r.printPreloads(w)
 	fmt.Fprintf(w, "\nBACKEND\tSTATE\tSINCE\tRUNTIME\tCGROUPS\tENDPOINT\n")
 	for _, b := range r.Backends {
 		up := "up"
@@ -168,6 +186,24 @@ func (r report) print(out io.Writer) error {
 		}
 	}
 	return w.Flush()
+}
+
+// printPreloads prints what became of the preloaded images, if there are any.
+func (r report) printPreloads(w *tabwriter.Writer) {
+	title := "\nPRELOAD\tHANDLER\tSTATE\n"
+	for _, h := range r.Handlers {
+		for _, p := range h.Preload {
+			state := p.State
+			if p.Reason != "" {
+				state += ": " + p.Reason
+			}
+			if !p.NextTry.IsZero() {
+				state += "; next try " + p.NextTry.Format(time.RFC3339)
+			}
+			fmt.Fprintf(w, "%s%s\t%s\t%s\n", title, p.Image, h.Name, state)
+			title = ""
+		}
+	}
 }
 
 func orDefault(runtime string) string {
