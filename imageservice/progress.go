@@ -93,6 +93,10 @@ func (w *stepWriter) run(ctx context.Context, work func(context.Context) (Result
 		result, err = work(ctx)
 	}()
 	w.report(ctx, done, far)
+	if err == nil {
+		// What containerd need not fetch never counts as done, but now it is there.
+		w.advance(Progress{Done: w.last.Total, Total: w.last.Total})
+	}
 	w.end(result, err)
 }
 

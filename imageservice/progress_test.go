@@ -36,6 +36,15 @@ func TestStepsOfWork(t *testing.T) {
 `,
 		},
 		{
+			"parts that need not be fetched, and never count as done",
+			[]Progress{{3, 5}},
+			nil,
+			`{"progress":{"done":3,"total":5}}
+{"progress":{"done":5,"total":5}}
+{"result":{"id":"sha256:1","message":"pulled"}}
+`,
+		},
+		{
 			"a failure",
 			[]Progress{{1, 5}},
 			failed,

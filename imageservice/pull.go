@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
@@ -24,8 +25,9 @@ const handlerAnnotation = "io.containerd.cri.runtime-handler"
 // pullImage pulls into the store of the pod that the call is for. It has no
 // time limit but the caller's: the kubelet sets none, and the runtime ends a pull
 // that makes no progress.
-func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) error {
+func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) (err error) {
 	var request runtimeapi.PullImageRequest
+	defer func() { call.Private = mayQuote(err, request.GetAuth()) }()
 	if err := call.Request.Decode(&request); err != nil {
 		return malformed(call, err)
 	}
@@ -43,7 +45,7 @@ func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) error {
 	}
 	changed := setRuntime(&request, target)
 	if s.plain {
-		err := s.forward(ctx, call, s.stores[0], &request, changed)
+		err = s.forward(ctx, call, s.stores[0], &request, changed)
 		s.count(ctx, target.Name, pullPulled, err)
 		return err
 	}
@@ -58,6 +60,16 @@ func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) error {
 	}
 	s.prove(sandbox, target, &request, answer)
 	return call.Reply(answer.response)
+}
+
+// mayQuote reports whether an error may have a secret of the credentials in it.
+// containerd quotes an Auth that it cannot read, decoded.
+func mayQuote(err error, auth *runtimeapi.AuthConfig) bool {
+	if err == nil {
+		return false
+	}
+	return auth.GetAuth() != "" || auth.GetIdentityToken() != "" || auth.GetRegistryToken() != "" ||
+		(auth.GetPassword() != "" && strings.Contains(err.Error(), auth.GetPassword()))
 }
 
 // Pull pulls an image by its reference for a handler, "" being the default one:

@@ -94,7 +94,10 @@ func (o *observer) logCall(call *rawcri.Call, code codes.Code, took time.Duratio
 	entry := o.log.WithFields(logrus.Fields{
 		"method": call.Method.Name, "backend": call.Backend, "code": code.String(), "duration": took.String(),
 	})
-	if err != nil {
+	switch {
+	case call.Private:
+		entry = entry.WithField("error", "not logged, since it quotes the request's credentials")
+	case err != nil:
 		entry = entry.WithError(err)
 	}
 	entry.Log(level, "call")

@@ -16,6 +16,9 @@ type Call struct {
 	Request *Frame
 	Backend string // Who answered, for metrics and logs; set by who forwards.
 	Sent    int    // Bytes of the messages sent back so far.
+	// Private is set when the error that is returned may quote a secret of the
+	// request: it is the caller's alone, and not for logs.
+	Private bool
 
 	stream grpc.ServerStream
 }
