@@ -118,6 +118,7 @@ func newRig(ctx context.Context, t *testing.T) *rig.Rig {
 		if t.Failed() {
 			r.Logs(t.Output())
 		}
+		wantNoLeaks(context.WithoutCancel(ctx), t, r)
 		if err := r.Close(ctx); err != nil {
 			t.Error(err)
 		}

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -36,6 +39,17 @@ type ContainerdOptions struct {
 	Handlers []string
 	// Old takes containerd 1.7, built by Parts.BuildContainerd17, instead of 2.x.
 	Old bool
+	// Snapshotters are those of handlers that do not use overlayfs. Without a line
+	// for each in the configuration of its transfer service, containerd 2.4 fails
+	// every pull for them.
+	Snapshotters map[string]string
+	// DiscardLayers has it forget the content of layers that are unpacked.
+	DiscardLayers bool
+	// PullTimeout is how long a pull may see no byte, and has containerd 2.x pull
+	// without its transfer service, which did not keep to it. "" is its default.
+	PullTimeout string
+	// DiskBytes is the size of a disk of its own; 0 is the machine's.
+	DiskBytes int64
 	// HostPorts adds the portmap plugin. It leaves its own empty chains in the
 	// machine's iptables.
 	HostPorts bool
@@ -64,10 +78,36 @@ func (r *Rig) Containerd(ctx context.Context, options ContainerdOptions) (*Conta
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := mountDisk(filepath.Join(dir, "root"), options.DiskBytes); err != nil {
+		return nil, fmt.Errorf("make a disk for containerd %s: %w", c.Name, err)
+	}
 	if err := c.configure(ctx, options, index); err != nil {
 		return nil, fmt.Errorf("configure containerd %s: %w", c.Name, err)
 	}
 	return c, c.Start(ctx)
+}
+
+// mountDisk makes a folder that holds no more than so many bytes. Empty and Close
+// unmount it, as all below the rig's folder.
+func mountDisk(folder string, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	return errors.Join(os.Mkdir(folder, 0o755), unix.Mount("tmpfs", folder, "tmpfs", 0, fmt.Sprintf("size=%d", size)))
+}
+
+// HostsDir is the folder that says where it finds registries.
+func (c *Containerd) HostsDir() string { return filepath.Join(c.dir, "certs.d") }
+
+// Ctr runs containerd's own client in the namespace of Kubernetes and returns
+// what it printed.
+func (c *Containerd) Ctr(ctx context.Context, arguments ...string) (string, error) {
+	arguments = append([]string{"--address", c.Socket, "--namespace", "k8s.io"}, arguments...)
+	output, err := exec.CommandContext(ctx, filepath.Join(c.rig.Parts.Containerd, "ctr"), arguments...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("ctr %s: %w: %s", strings.Join(arguments, " "), err, bytes.TrimSpace(output))
+	}
+	return strings.TrimSpace(string(output)), nil
 }
 
 // Endpoint is the socket as kubelet and crictl take it.
@@ -132,6 +172,8 @@ func (c *Containerd) configure(ctx context.Context, options ContainerdOptions, i
 	values := map[string]any{
 		"Dir": c.dir, "Socket": c.Socket, "Runc": c.rig.Parts.Runc, "Shim": c.programs, "CNI": c.rig.Parts.CNI,
 		"Pause": PauseImage, "Handlers": options.Handlers,
+		"Snapshotters": options.Snapshotters, "PullTimeout": options.PullTimeout, "DiscardLayers": options.DiscardLayers,
+		"Platform": "linux/" + runtime.GOARCH,
 	}
 	config := containerdConfig()
 	if options.Old {
@@ -160,11 +202,17 @@ func (c *Containerd) writeNetwork(hostPorts bool) error {
 
 // writeRegistry sends every image name, whatever its host, to the rig's registry.
 func (c *Containerd) writeRegistry() error {
-	folder := filepath.Join(c.dir, "certs.d", "_default")
+	return c.Reach("_default", c.rig.images.Address)
+}
+
+// Reach sends image names of one host to the registry at an address. Containerd
+// looks for it at each pull.
+func (c *Containerd) Reach(host, address string) error {
+	folder := filepath.Join(c.HostsDir(), host)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	address := "http://" + c.rig.images.Address
+	address = "http://" + address
 	hosts := fmt.Sprintf("server = %q\n\n[host.%q]\ncapabilities = [\"pull\", \"resolve\"]\n", address, address)
 	return os.WriteFile(filepath.Join(folder, "hosts.toml"), []byte(hosts), 0o644)
 }

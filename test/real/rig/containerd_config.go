@@ -28,11 +28,20 @@ path = "{{.Dir}}/opt"
 [plugins.'io.containerd.shim.v1.manager']
 socket_dir = "{{.Dir}}/s"
 
+[plugins.'io.containerd.cri.v1.images']
+{{with .PullTimeout}}image_pull_progress_timeout = "{{.}}"{{end}}
+use_local_image_pull = {{ne .PullTimeout ""}}
+discard_unpacked_layers = {{.DiscardLayers}}
+
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = "{{.Pause}}"
 
 [plugins.'io.containerd.cri.v1.images'.registry]
 config_path = "{{.Dir}}/certs.d"
+
+[plugins.'io.containerd.transfer.v1.local']
+unpack_config = [{ platform = "{{.Platform}}", snapshotter = "overlayfs" },
+{{range .Snapshotters}}  { platform = "{{$.Platform}}", snapshotter = "{{.}}" },{{end}}]
 
 [plugins.'io.containerd.cri.v1.runtime']
 restrict_oom_score_adj = true
@@ -53,6 +62,7 @@ options = { BinaryName = "{{.Runc}}/runc", Root = "{{.Dir}}/runc" }
 runtime_type = "io.containerd.runc.v2"
 runtime_path = "{{$.Shim}}/containerd-shim-runc-v2"
 base_runtime_spec = "{{$.Dir}}/{{.}}.json"
+{{with index $.Snapshotters .}}snapshotter = "{{.}}"{{end}}
 options = { BinaryName = "{{$.Runc}}/runc", Root = "{{$.Dir}}/runc-{{.}}" }
 {{end}}`))
 }

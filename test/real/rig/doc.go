@@ -1,6 +1,7 @@
 // Package rig runs a real node in one temporary folder: containerds, runc, CNI
-// and an image registry, all built from pinned Go modules, and the cri-proxy
-// binary in front of them, driven with crictl.
+// and image registries, with and without a password, all built from pinned Go
+// modules, and the cri-proxy binary in front of them, driven with crictl or with
+// the calls of a kubelet.
 //
 // Any number of containerds live side by side; each has its own root, state,
 // sockets, bridge, subnet and registry settings, and nothing of the machine's

@@ -5,16 +5,17 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
-	"regexp"
 	"runtime"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -30,10 +31,9 @@ const PauseImage = "example.test/pause:v1"
 // Images is the rig's registry. Containerd asks it for every image name; the
 // host in the name does not matter.
 type Images struct {
-	Address string // host:port, plain HTTP
+	*registry
 
-	process process
-	layers  map[string]v1.Layer // by the program that each is made for
+	layers map[string]v1.Layer // by the program that each is made for
 }
 
 // Image says how a test image differs from the others. Its program is the one
@@ -45,6 +45,11 @@ type Image struct {
 	// Identity tells images apart: those with one identity are one image under
 	// several names. "" stands for the name.
 	Identity string
+	// Ballast is so many random bytes in a layer of their own.
+	Ballast int
+	// Platforms make an index of images that differ in nothing else; the first is
+	// the one that Pushed tells of. None is one image, for this machine.
+	Platforms []string
 	// Layers are plain tar files, the lowest first, that make an image without
 	// that program. Then Command is its default command.
 	Layers  [][]byte
@@ -55,6 +60,7 @@ type Image struct {
 type Pushed struct {
 	Digest string // of the manifest: "sha256:…"; name@Digest pulls it
 	ID     string // of the configuration: "sha256:…"; CRI's image id
+	Top    string // the chain id of its layers: "sha256:…"; containerd's name of the snapshot
 }
 
 // appletNames are the links to the app program.
@@ -72,8 +78,8 @@ func newImages(ctx context.Context, r *Rig) (*Images, error) {
 	if err := images.serve(ctx, r); err != nil {
 		return nil, err
 	}
-	config := v1.Config{Entrypoint: []string{"/bin/pause"}}
-	if _, err := images.push(ctx, PauseImage, config, images.layers["pause"]); err != nil {
+	pause := content{config: v1.Config{Entrypoint: []string{"/bin/pause"}}, layers: []v1.Layer{images.layers["pause"]}}
+	if _, err := images.push(ctx, PauseImage, pause); err != nil {
 		return nil, errors.Join(err, images.close())
 	}
 	return images, nil
@@ -83,48 +89,84 @@ func newImages(ctx context.Context, r *Rig) (*Images, error) {
 // Images of different names are different images, with ids of their own, so
 // that removing one never takes another away.
 func (r *Rig) Push(ctx context.Context, reference string, image Image) (Pushed, error) {
+	made, err := r.images.contents(reference, image)
+	if err != nil {
+		return Pushed{}, err
+	}
+	return r.images.push(ctx, reference, made)
+}
+
+// content is what an image is made of.
+type content struct {
+	config    v1.Config
+	layers    []v1.Layer
+	platforms []string
+}
+
+// contents are the configuration and the layers of an image.
+func (i *Images) contents(reference string, image Image) (content, error) {
 	config := v1.Config{
 		Entrypoint: []string{}, Cmd: []string{"/bin/serve"}, User: image.User,
 		Env: append([]string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "RIG_IMAGE=" + cmp.Or(image.Identity, reference)}, image.Env...),
 	}
-	if image.Layers == nil {
-		return r.images.push(ctx, reference, config, r.images.layers["app"])
+	layers := []v1.Layer{i.layers["app"]}
+	if image.Layers != nil {
+		config.Cmd, layers = image.Command, nil
 	}
-	layers := make([]v1.Layer, 0, len(image.Layers))
 	for _, layer := range image.Layers {
 		layers = append(layers, static.NewLayer(layer, types.OCIUncompressedLayer))
 	}
-	config.Cmd = image.Command
-	return r.images.push(ctx, reference, config, layers...)
+	if image.Ballast > 0 {
+		ballast, err := pack("ballast", randomBytes(image.Ballast), nil)
+		if err != nil {
+			return content{}, err
+		}
+		layers = append(layers, static.NewLayer(ballast, types.OCIUncompressedLayer))
+	}
+	return content{config, layers, image.Platforms}, nil
 }
 
-func (i *Images) push(ctx context.Context, reference string, config v1.Config, layers ...v1.Layer) (Pushed, error) {
-	image, err := assemble(layers, config)
-	if err != nil {
-		return Pushed{}, err
-	}
-	target, err := i.target(reference)
-	if err != nil {
-		return Pushed{}, err
-	}
-	if err := remote.Write(target, image, remote.WithContext(ctx)); err != nil {
-		return Pushed{}, fmt.Errorf("push %s: %w", reference, err)
-	}
-	return identify(image)
+// randomBytes do not compress and are in no other image.
+func randomBytes(count int) []byte {
+	random := make([]byte, count)
+	rand.Read(random)
+	return random
 }
 
-// target is the place in the rig's registry of an image of any host.
-func (i *Images) target(reference string) (name.Reference, error) {
-	named, err := name.NewTag(reference)
-	if err != nil {
-		return nil, err
+// assemble is the image for this machine's platform, or an index of images for
+// those that are named, which differ in their configuration alone.
+func (c content) assemble() (remote.Taggable, Pushed, error) {
+	if c.platforms == nil {
+		image, err := c.image(v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
+		if err != nil {
+			return nil, Pushed{}, err
+		}
+		pushed, err := identify(image, image)
+		return image, pushed, err
 	}
-	return name.NewTag(i.Address + "/" + named.RepositoryStr() + ":" + named.TagStr())
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	var first v1.Image
+	for _, name := range c.platforms {
+		platform, err := v1.ParsePlatform(name)
+		if err != nil {
+			return nil, Pushed{}, err
+		}
+		image, err := c.image(*platform)
+		if err != nil {
+			return nil, Pushed{}, err
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
+		if first == nil {
+			first = image
+		}
+	}
+	pushed, err := identify(index, first)
+	return index, pushed, err
 }
 
-func assemble(layers []v1.Layer, config v1.Config) (v1.Image, error) {
+func (c content) image(platform v1.Platform) (v1.Image, error) {
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	image, err := mutate.AppendLayers(base, layers...)
+	image, err := mutate.AppendLayers(base, c.layers...)
 	if err != nil {
 		return nil, err
 	}
@@ -133,20 +175,24 @@ func assemble(layers []v1.Layer, config v1.Config) (v1.Image, error) {
 		return nil, err
 	}
 	file = file.DeepCopy()
-	file.Architecture, file.OS, file.Config = runtime.GOARCH, "linux", config
+	file.Architecture, file.OS, file.Config = platform.Architecture, platform.OS, c.config
 	return mutate.ConfigFile(image, file)
 }
 
-func identify(image v1.Image) (Pushed, error) {
-	digest, err := image.Digest()
-	if err != nil {
+// identify names what is pushed by its own digest and by its image.
+func identify(whole interface{ Digest() (v1.Hash, error) }, image v1.Image) (Pushed, error) {
+	digest, digestErr := whole.Digest()
+	id, idErr := image.ConfigName()
+	file, fileErr := image.ConfigFile()
+	if err := errors.Join(digestErr, idErr, fileErr); err != nil {
 		return Pushed{}, err
 	}
-	id, err := image.ConfigName()
-	if err != nil {
-		return Pushed{}, err
+	top := file.RootFS.DiffIDs[0].String()
+	for _, layer := range file.RootFS.DiffIDs[1:] {
+		sum := sha256.Sum256([]byte(top + " " + layer.String()))
+		top = "sha256:" + hex.EncodeToString(sum[:])
 	}
-	return Pushed{Digest: digest.String(), ID: id.String()}, nil
+	return Pushed{Digest: digest.String(), ID: id.String(), Top: top}, nil
 }
 
 // buildLayers compiles the programs and packs each with its links as a layer.
@@ -202,35 +248,19 @@ func pack(program string, content []byte, links []string) ([]byte, error) {
 	return packed.Bytes(), archive.Close()
 }
 
-// serve starts the registry on a port that the kernel chooses and learns it
-// from the registry's log.
+// serve starts the registry, which anybody may use.
 func (i *Images) serve(ctx context.Context, r *Rig) error {
-	config := filepath.Join(r.Dir, "registry.yml")
-	content := fmt.Sprintf(`version: 0.1
-log: {level: info, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %q}}
-http: {addr: "127.0.0.1:0"}
-`, filepath.Join(r.Dir, "registry"))
-	if err := os.WriteFile(config, []byte(content), 0o644); err != nil {
+	server, err := r.startRegistry(ctx, "registry", "")
+	if err != nil {
 		return err
 	}
-	i.process = process{
-		name: "registry", path: filepath.Join(r.Parts.Registry, "registry"),
-		args: []string{"serve", config}, log: filepath.Join(r.Dir, "registry.log"),
-	}
-	listening := regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
-	return i.process.start(ctx, func(context.Context) error {
-		log, err := os.ReadFile(i.process.log)
-		if err != nil {
-			return err
-		}
-		found := listening.FindSubmatch(log)
-		if found == nil {
-			return errors.New("the registry has not said where it listens")
-		}
-		i.Address = string(found[1])
-		return nil
-	})
+	i.registry = server
+	return nil
 }
 
-func (i *Images) close() error { return i.process.stop() }
+func (i *Images) close() error {
+	if i.registry == nil {
+		return nil
+	}
+	return i.registry.process.stop()
+}

@@ -1,9 +1,16 @@
 package rig
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 )
 
@@ -94,3 +101,44 @@ func (p *Proxy) Stop() error { return p.process.stop() }
 
 // Kill ends it with SIGKILL.
 func (p *Proxy) Kill() error { return p.process.kill() }
+
+// Command is one of the proxy's own commands, for this proxy.
+func (p *Proxy) Command(ctx context.Context, arguments ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, p.process.path, append(arguments, "--config", p.Config)...)
+}
+
+// AdminGet asks the proxy's admin socket.
+func (p *Proxy) AdminGet(ctx context.Context, path string) ([]byte, error) {
+	body, err := p.admin(ctx, http.MethodGet, path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	content, err := io.ReadAll(body)
+	return content, errors.Join(err, body.Close())
+}
+
+// AdminPost sends it a document and returns the answer as it comes.
+func (p *Proxy) AdminPost(ctx context.Context, path string, document any) (io.ReadCloser, error) {
+	encoded, err := json.Marshal(document)
+	if err != nil {
+		return nil, err
+	}
+	return p.admin(ctx, http.MethodPost, path, bytes.NewReader(encoded))
+}
+
+func (p *Proxy) admin(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", p.Admin)
+	}
+	// One connection for one request: nothing is left open.
+	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
+	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return nil, err
+	}
+	return response.Body, nil
+}

@@ -39,6 +39,9 @@ type Rig struct {
 	mu         sync.Mutex
 	containerd []*Containerd
 	proxies    []*Proxy
+	registries []*registry // beside that of images
+	fronts     []*Front
+	secrets    []secret
 }
 
 // New makes the folder and starts the registry with the images in it.
@@ -84,6 +87,12 @@ func (r *Rig) Close(ctx context.Context) error {
 	}
 	for _, containerd := range r.containerd {
 		problems = append(problems, containerd.close(ctx))
+	}
+	for _, front := range r.fronts {
+		problems = append(problems, front.close())
+	}
+	for _, registry := range r.registries {
+		problems = append(problems, registry.process.stop())
 	}
 	if r.images != nil {
 		problems = append(problems, r.images.close())

@@ -27,6 +27,7 @@ type demo struct {
 	alphaContainerd, betaContainerd *rig.Containerd
 	proxy                           *rig.Proxy
 	pods                            []*pod
+	private                         *rig.Private
 }
 
 // pod is one pod of the demo.
@@ -45,8 +46,12 @@ func (d *demo) start(ctx context.Context) (err error) {
 	if d.betaContainerd, err = d.rig.Containerd(ctx, rig.ContainerdOptions{Name: "beta", Handlers: []string{isolated}}); err != nil {
 		return err
 	}
+	login, err := d.openPrivate(ctx)
+	if err != nil {
+		return err
+	}
 	d.proxy, err = d.rig.Proxy(ctx, rig.ProxyOptions{
-		Name: "proxy", DefaultHandler: "runc", Config: rig.TwoHandlers(d.alphaContainerd, d.betaContainerd, isolated),
+		Name: "proxy", DefaultHandler: "runc", Config: rig.TwoHandlers(d.alphaContainerd, d.betaContainerd, isolated) + login,
 	})
 	if err != nil {
 		return err
@@ -105,6 +110,10 @@ func (d *demo) steps() []step {
 	return append(steps,
 		step{"`crictl pods` lists the pods of both", d.listPods},
 		step{"`crictl images` lists the images of both", d.listImages},
+		step{"a handler without the password does not get a private image", d.refused},
+		step{"`cri-proxy images pull` gets it for the handler that has it", d.pullPrivate},
+		step{"a pod of that handler runs it, and never pulls", d.runPrivate},
+		step{"`cri-proxy images list` says which handler has it", d.listPrivate},
 		step{"after kill -9 and a restart both pods are there and routed", d.kill},
 	)
 }

@@ -1,7 +1,8 @@
 // Demo shows what cri-proxy is for on this machine: it builds two containerds
-// and the proxy, runs a pod on each behind one socket, and tells at the end in
-// a table what was seen. It needs root, uses nothing of the machine's own
-// container runtimes, and leaves nothing behind, Ctrl-C included.
+// and the proxy, runs a pod on each behind one socket, pulls a private image for
+// one of them only, and tells at the end in a table what was seen. It needs
+// root, uses nothing of the machine's own container runtimes, and leaves nothing
+// behind, Ctrl-C included.
 package main
 
 import (
