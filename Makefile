@@ -15,6 +15,7 @@ DEPS        := sh $(RIG)/deps.sh
 INTEGRATION := cd $(RIG) && $(GO) test ./... -count=1 -timeout 20m
 DEMO        := cd $(RIG) && $(GO) run ./cmd/demo
 CONFORMANCE := cd $(RIG) && $(GO) run ./cmd/conformance
+PODSTART    := cd $(RIG) && $(GO) run ./cmd/podstart
 
 # The modules that hold our own code; those in test/tools only pin other people's.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard test/real/go.mod test/bench/go.mod))
@@ -24,7 +25,7 @@ LINT_PACKAGE := github.com/golangci/golangci-lint/v2
 LINT_VERSION := $(shell sed -n 's,.*$(LINT_PACKAGE) \(v[^ ]*\).*,\1,p' $(LINT_MODULE)/go.mod)
 LINT         := $(CACHE)/golangci-lint/$(LINT_VERSION)/golangci-lint
 
-.PHONY: help build lint test unit integration deps demo bench conformance fuzz clean
+.PHONY: help build lint test unit integration deps demo bench podstart conformance fuzz clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +74,9 @@ demo: deps ## show the main job with two real containerds (root)
 
 bench: build ## measure what cri-proxy costs, and renew docs/performance.md
 	cd test/bench && $(GO) build -trimpath -o ../../bin/bench . && ../../bin/bench -proxy ../../bin/cri-proxy -json ../../bin/bench.json -docs ../../docs/performance.md $(BENCHFLAGS)
+
+podstart: deps ## measure the start of a pod on a real containerd, and renew its part of docs/performance.md (root)
+	$(PODSTART) $(PODSTARTFLAGS)
 
 conformance: ## run critest on every combination, directly and proxied (root)
 	$(DEPS) conformance

@@ -27,10 +27,23 @@ type seen struct {
 	containers runtimeapi.ListContainersResponse
 }
 
-// refresh lists a backend anew and reports whether it is up.
+// refresh lists a backend anew and reports whether it is up. What was listed on a
+// connection that is gone by now is listed again.
 func (s *Set) refresh(ctx context.Context, b *Backend, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	err := s.list(ctx, b)
+	for errors.Is(err, errConnectionLost) && ctx.Err() == nil {
+		err = s.list(ctx, b)
+	}
+	if err != nil {
+		s.failed(ctx, b, err)
+	}
+	return err == nil
+}
+
+// list asks a backend for everything and takes it for up.
+func (s *Set) list(ctx context.Context, b *Backend) error {
 	on := b.begin()
 	rebuild := s.Index.Rebuild(b.Name)
 	sandboxes := s.relist(b, "ListPodSandbox", &b.Sandboxes)
@@ -42,15 +55,12 @@ func (s *Set) refresh(ctx context.Context, b *Backend, limit time.Duration) bool
 	} else {
 		rebuild.Abort()
 	}
-	if err != nil {
-		s.failed(ctx, b, err)
-	}
 	// Only now handler names can be translated: the index knows the sandboxes.
 	// Nobody asks for the last list of the only backend.
 	keep := err == nil && !s.Single()
 	sandboxes.end(keep)
 	containers.end(keep)
-	return err == nil
+	return err
 }
 
 // learn puts what was seen into the index, and the backend up, unless the
