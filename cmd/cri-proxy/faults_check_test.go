@@ -122,7 +122,7 @@ func (n *faultNode) check() {
 func (n *faultNode) indexProblem() string {
 	total := 0
 	for _, r := range n.fakes() {
-		name := map[*fakeruntime.Runtime]string{n.alpha: "alpha", n.beta: "beta"}[r]
+		name := n.names[r].backend
 		for _, s := range r.Sandboxes() {
 			if owner, ok := n.daemon.index.SandboxOwner([]byte(s.GetId())); !ok || owner != name {
 				return fmt.Sprintf("sandbox %s is on %s, the index says %q", s.GetId(), name, owner)
@@ -154,7 +154,7 @@ func (n *faultNode) checkJournal(r *fakeruntime.Runtime) {
 			if ran[name]++; ran[name] > 1 {
 				n.t.Errorf("%s was created twice", name)
 			}
-			if want := map[string]*fakeruntime.Runtime{"runc": n.alpha, "isolated": n.beta}[q.GetRuntimeHandler()]; want != r {
+			if q.GetRuntimeHandler() != n.names[r].handler {
 				n.t.Errorf("%s was created on the wrong backend", name)
 			}
 		case interface{ GetPodSandboxId() string }:

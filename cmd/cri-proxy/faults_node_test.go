@@ -54,10 +54,16 @@ func (y *tally) String() string {
 	return strings.Join(kinds, "; ")
 }
 
-// faultNode is a proxy before two fakes, and what is known to be true of them.
+// backendNames are what the configuration calls a fake and its one handler.
+type backendNames struct{ backend, handler string }
+
+// faultNode is a proxy before two or three fakes, and what is known to be true of
+// them.
 type faultNode struct {
 	*proxy
 	alpha, beta *fakeruntime.Runtime
+	names       map[*fakeruntime.Runtime]backendNames
+	all         []*fakeruntime.Runtime // The default first.
 	tally       tally
 	owner       map[string]*fakeruntime.Runtime // By each id that was ever seen.
 	removed     map[string]bool                 // Ids whose removal was answered.
@@ -65,11 +71,27 @@ type faultNode struct {
 	pods        int
 }
 
-// newFaultNode runs three pods with a container on each backend.
+// newFaultNode runs three pods with a container on each of two backends.
 func newFaultNode(t *testing.T) *faultNode {
 	t.Helper()
+	return newFaultNodeWith(t, nil)
+}
+
+// newFaultNodeWith is newFaultNode with a third backend, called gamma, whose
+// handler is sealed; nil is none.
+func newFaultNodeWith(t *testing.T, gamma *fakeruntime.Runtime) *faultNode {
+	t.Helper()
 	n := &faultNode{owner: map[string]*fakeruntime.Runtime{}, removed: map[string]bool{}}
-	n.proxy, n.alpha, n.beta = twoBackends(t)
+	extra := ""
+	if gamma != nil {
+		extra = "[backends.gamma]\nendpoint = \"" + gamma.Endpoint() + "\"\nlist_timeout = \"1s\"\n[handlers.sealed]\nbackend = \"gamma\""
+	}
+	n.proxy, n.alpha, n.beta = twoBackends(t, extra)
+	n.all = []*fakeruntime.Runtime{n.alpha, n.beta}
+	n.names = map[*fakeruntime.Runtime]backendNames{n.alpha: {"alpha", "runc"}, n.beta: {"beta", "isolated"}}
+	if gamma != nil {
+		n.all, n.names[gamma] = append(n.all, gamma), backendNames{"gamma", "sealed"}
+	}
 	n.config = strings.ReplaceAll(n.config, `list_timeout = "1s"`, `list_timeout = "500ms"`)
 	n.restart()
 	for _, r := range n.fakes() {
@@ -78,8 +100,8 @@ func newFaultNode(t *testing.T) *faultNode {
 			n.cycle("setup", r, false)
 		}
 	}
-	if saw := n.tally.String(); saw != "setup 12 OK" {
-		t.Fatal(saw)
+	if saw, want := n.tally.String(), fmt.Sprintf("setup %d OK", 6*len(n.all)); saw != want {
+		t.Fatalf("%s, want %s", saw, want)
 	}
 	n.tally = tally{}
 	n.probe() // From here on there is a last known list.
@@ -88,8 +110,16 @@ func newFaultNode(t *testing.T) *faultNode {
 	return n
 }
 
-func (n *faultNode) fakes() []*fakeruntime.Runtime {
-	return []*fakeruntime.Runtime{n.alpha, n.beta}
+func (n *faultNode) fakes() []*fakeruntime.Runtime { return n.all }
+
+// fakeOf is the fake that has a handler.
+func (n *faultNode) fakeOf(handler string) *fakeruntime.Runtime {
+	for r, names := range n.names {
+		if names.handler == handler {
+			return r
+		}
+	}
+	return nil
 }
 
 // truth are the ids of all sandboxes and containers that the fakes have.
@@ -118,7 +148,7 @@ func idsOf(r *fakeruntime.Runtime) []string {
 // cycle creates a pod with a container on a backend and, if it is to, removes
 // it. Each step is one call, whether the one before succeeded or not.
 func (n *faultNode) cycle(kind string, r *fakeruntime.Runtime, remove bool) {
-	handler := map[*fakeruntime.Runtime]string{n.alpha: "runc", n.beta: "isolated"}[r]
+	handler := n.names[r].handler
 	n.pods++
 	name := fmt.Sprintf("pod%d", n.pods)
 	ctx, cancel := context.WithTimeout(n.t.Context(), callTime)
@@ -232,7 +262,7 @@ func (n *faultNode) sawID(id, got string, err error) {
 	}
 }
 
-// heal waits until the proxy takes both backends for up.
+// heal waits until the proxy takes all backends for up.
 func (n *faultNode) heal() {
 	n.t.Helper()
 	for _, r := range n.fakes() {
