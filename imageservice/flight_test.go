@@ -12,17 +12,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/configs"
 )
 
-// slow is a pull that takes a second and notes what came of it.
+// slow is a pull that takes a second.
 type slow struct {
-	mu        sync.Mutex
-	began     int
-	cancelled int
-	err       error
+	mu    sync.Mutex
+	began int
 }
 
 func (s *slow) pull(ctx context.Context) (pulled, error) {
@@ -31,71 +28,9 @@ func (s *slow) pull(ctx context.Context) (pulled, error) {
 	s.mu.Unlock()
 	select {
 	case <-time.After(time.Second):
-		return pulled{response: &runtimeapi.PullImageResponse{ImageRef: "id"}}, s.err
+		return pulled{}, nil
 	case <-ctx.Done():
-		s.mu.Lock()
-		s.cancelled++
-		s.mu.Unlock()
 		return pulled{}, ctx.Err()
-	}
-}
-
-// outcome is what one caller of a shared pull gets.
-type outcome struct {
-	id     string
-	shared bool
-	code   codes.Code
-	after  time.Duration
-}
-
-// TestFlights: who shares an upstream pull, and what everybody gets when some
-// leave before its end, after a second.
-func TestFlights(t *testing.T) {
-	t.Parallel()
-	done := outcome{id: "id", after: time.Second}
-	joined := outcome{id: "id", shared: true, after: time.Second}
-	for name, c := range map[string]struct {
-		stay             []time.Duration // How long each caller waits, 0 without end; all come at once, in order.
-		err              error
-		want             []outcome
-		began, cancelled int
-	}{
-		"one":            {stay: []time.Duration{0}, want: []outcome{done}, began: 1},
-		"three":          {stay: []time.Duration{0, 0, 0}, want: []outcome{done, joined, joined}, began: 1},
-		"it fails":       {stay: []time.Duration{0, 0}, err: status.Error(codes.NotFound, "no"), want: []outcome{{"id", false, codes.NotFound, time.Second}, {"id", true, codes.NotFound, time.Second}}, began: 1},
-		"the first left": {stay: []time.Duration{1, 0}, want: []outcome{{"", false, codes.DeadlineExceeded, 1}, joined}, began: 1},
-		"the last left":  {stay: []time.Duration{0, 1}, want: []outcome{done, {"", true, codes.DeadlineExceeded, 1}}, began: 1},
-		"all left":       {stay: []time.Duration{1, 2}, want: []outcome{{"", false, codes.DeadlineExceeded, 1}, {"", true, codes.DeadlineExceeded, 2}}, began: 1, cancelled: 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				var f flights
-				upstream, key := slow{err: c.err}, flightKey{image: "app"}
-				got := make([]outcome, len(c.stay))
-				var wg sync.WaitGroup
-				for i, stay := range c.stay {
-					ctx, cancel := context.WithCancel(t.Context())
-					if stay > 0 {
-						ctx, cancel = context.WithTimeout(ctx, stay)
-					}
-					defer cancel()
-					began := time.Now()
-					wg.Go(func() {
-						answer, shared, err := f.do(ctx, key, false, upstream.pull)
-						got[i] = outcome{answer.response.GetImageRef(), shared, status.Code(err), time.Since(began)}
-					})
-					synctest.Wait()
-				}
-				wg.Wait()
-				if !slices.Equal(got, c.want) {
-					t.Errorf("the callers got %+v\nwant %+v", got, c.want)
-				}
-				if upstream.began != c.began || upstream.cancelled != c.cancelled || len(f.running) != 0 {
-					t.Errorf("%d began, %d were cancelled, %d are kept; want %d, %d and none", upstream.began, upstream.cancelled, len(f.running), c.began, c.cancelled)
-				}
-			})
-		})
 	}
 }
 
@@ -103,7 +38,7 @@ func TestFlights(t *testing.T) {
 func TestFlightsApart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var f flights
+		var f Service
 		var upstream slow
 		var wg sync.WaitGroup
 		keys := []flightKey{
@@ -111,17 +46,17 @@ func TestFlightsApart(t *testing.T) {
 		}
 		for _, key := range keys {
 			wg.Go(func() {
-				if _, shared, err := f.do(t.Context(), key, false, upstream.pull); shared || err != nil {
+				if _, shared, err := f.share(t.Context(), key, false, upstream.pull); shared || err != nil {
 					t.Errorf("%+v: shared %t, %v", key, shared, err)
 				}
 			})
 		}
 		wg.Wait()
-		if _, shared, err := f.do(t.Context(), keys[0], false, upstream.pull); shared || err != nil {
+		if _, shared, err := f.share(t.Context(), keys[0], false, upstream.pull); shared || err != nil {
 			t.Errorf("after the end: shared %t, %v", shared, err)
 		}
-		if upstream.began != len(keys)+1 || len(f.running) != 0 {
-			t.Errorf("%d began, %d are kept; want %d and none", upstream.began, len(f.running), len(keys)+1)
+		if upstream.began != len(keys)+1 || f.flights.Waiting() != 0 {
+			t.Errorf("%d began, %d are kept; want %d and none", upstream.began, f.flights.Waiting(), len(keys)+1)
 		}
 	})
 }
@@ -131,7 +66,7 @@ func TestFlightsApart(t *testing.T) {
 func TestFlightContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var f flights
+		var f Service
 		seen := func(ctx context.Context) (pulled, error) {
 			_, limited := ctx.Deadline()
 			md, _ := metadata.FromOutgoingContext(ctx)
@@ -140,7 +75,7 @@ func TestFlightContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-x"), time.Minute)
 		defer cancel()
 		for own, limited := range map[bool]string{false: "false", true: "true"} {
-			got, _, err := f.do(ctx, flightKey{}, own, seen)
+			got, _, err := f.share(ctx, flightKey{}, own, seen)
 			if err != nil || !slices.Equal(got.header.Get("limited"), []string{limited}) || !slices.Equal(got.trailer.Get("traceparent"), []string{"00-x"}) {
 				t.Errorf("with a deadline of its own %t: %v, %v", own, got, err)
 			}
@@ -148,12 +83,12 @@ func TestFlightContext(t *testing.T) {
 		var upstream slow
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, _, err := f.do(t.Context(), flightKey{}, false, upstream.pull); err != nil {
+			if _, _, err := f.share(t.Context(), flightKey{}, false, upstream.pull); err != nil {
 				t.Error(err)
 			}
 		})
 		synctest.Wait()
-		if _, shared, err := f.do(ctx, flightKey{}, true, upstream.pull); !shared || err != nil {
+		if _, shared, err := f.share(ctx, flightKey{}, true, upstream.pull); !shared || err != nil {
 			t.Errorf("beside an equal one: shared %t, %v", shared, err)
 		}
 		wg.Wait()

@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/internal/backend"
+	"github.com/cri-proxy/cri-proxy/internal/flight"
 	"github.com/cri-proxy/cri-proxy/internal/rawcri"
 	"github.com/cri-proxy/cri-proxy/internal/routing"
 )
@@ -37,7 +38,7 @@ type Service struct {
 
 	settings map[string]*settings // By handler.
 	plain    bool                 // One store, and no handler asks for anything: calls just pass.
-	flights  flights
+	flights  flight.Group[flightKey, pulled]
 	proofs   proofs
 	metrics  *metrics
 	preloads []*preload

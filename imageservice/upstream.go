@@ -56,7 +56,7 @@ func (s *Service) tryAll(ctx context.Context, p pull) (answer pulled, shared boo
 	}
 	for _, auth := range accounts {
 		p.request.Auth = auth // The one before is not used any more.
-		answer, shared, err = s.flights.do(ctx, p.key(), p.bounded, func(ctx context.Context) (pulled, error) { return s.upstream(ctx, p) })
+		answer, shared, err = s.share(ctx, p.key(), p.bounded, func(ctx context.Context) (pulled, error) { return s.upstream(ctx, p) })
 		if err == nil || ctx.Err() != nil {
 			break
 		}

@@ -127,7 +127,7 @@ func TestParallelPulls(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all wait for a pull", func() bool { return n.service.flights.callers() == 100 })
+	eventually(t, "all wait for a pull", func() bool { return n.service.flights.Waiting() == 100 })
 	eventually(t, "three are upstream", func() bool { return running.Load() == 3 })
 	close(release)
 	wg.Wait()
@@ -194,7 +194,7 @@ func TestSharedPull(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all wait for a pull", func() bool { return n.service.flights.callers() == 4 })
+	eventually(t, "all wait for a pull", func() bool { return n.service.flights.Waiting() == 4 })
 	close(release)
 	wg.Wait()
 	if got := passwords(t, tenant); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"x", "y"}) {
@@ -208,15 +208,6 @@ func TestSharedPull(t *testing.T) {
 	if want := map[string]int{pullPulled: 2, pullShared: 2}; !maps.Equal(n.counted(), want) {
 		t.Errorf("counted %v, want %v", n.counted(), want)
 	}
-}
-
-func (f *flights) callers() (n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, fl := range f.running {
-		n += fl.callers
-	}
-	return n
 }
 
 // TestHandlerCredentials: which credentials a pull is tried with.

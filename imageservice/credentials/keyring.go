@@ -37,7 +37,7 @@ type limits struct {
 
 // New reads and checks every source. An error names the file and what is wrong in it.
 func New(o Options) (*Keyring, error) {
-	return newKeyring(o, limits{time: time.Minute, grace: time.Second, output: 1 << 20, cached: 1000, now: time.Now})
+	return newKeyring(o, limits{time: time.Minute, grace: 5 * time.Second, output: 1 << 20, cached: 1000, now: time.Now})
 }
 
 func newKeyring(o Options, l limits) (*Keyring, error) {

@@ -9,6 +9,8 @@ import (
 	"github.com/sirupsen/logrus"
 	kubeletconfig "k8s.io/kubelet/config/v1"
 	providerapi "k8s.io/kubelet/pkg/apis/credentialprovider/v1"
+
+	"github.com/cri-proxy/cri-proxy/internal/flight"
 )
 
 // plugin is one credential provider, and what it answered.
@@ -20,7 +22,7 @@ type plugin struct {
 	log    *logrus.Entry
 
 	answers cache
-	flights flights
+	flights flight.Group[string, []entry]
 }
 
 // entries returns what the plugin has for a repository: nothing if it is not for
@@ -32,13 +34,14 @@ func (p *plugin) entries(ctx context.Context, repository string) ([]entry, error
 	if entries, ok := p.cached(repository); ok {
 		return entries, nil
 	}
-	return p.flights.do(ctx, repository, func(ctx context.Context) []entry {
+	entries, _, err := p.flights.Do(ctx, repository, func(ctx context.Context) ([]entry, error) {
 		// An earlier flight may have landed since.
 		if entries, ok := p.cached(repository); ok {
-			return entries
+			return entries, nil
 		}
-		return p.ask(ctx, repository)
+		return p.ask(ctx, repository), nil
 	})
+	return entries, err
 }
 
 func (p *plugin) isFor(repository string) bool {

@@ -27,7 +27,7 @@ type rig struct {
 
 // lifted are limits that no test meets by accident.
 func lifted() limits {
-	return limits{time: time.Minute, grace: 100 * time.Millisecond, output: 1 << 20, cached: 100}
+	return limits{time: time.Minute, grace: 5 * time.Second, output: 1 << 20, cached: 100}
 }
 
 func newRig(t *testing.T, l limits, providers ...provider) *rig {
