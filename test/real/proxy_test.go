@@ -149,7 +149,8 @@ func testBackendAway(ctx context.Context, t *testing.T, n *node) {
 	if err := goes.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(ctx, t, func() error { _, err := front.Run(ctx, "inspectp", away.pod); return err })
+	// By a short id: whose that is can be told only when the containerd was listed again.
+	waitFor(ctx, t, func() error { _, err := front.Run(ctx, "inspectp", short(away.pod)); return err })
 	wantRouted(ctx, t, front, here)
 	wantRouted(ctx, t, front, away)
 }
