@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
@@ -60,16 +59,6 @@ func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) (err error) 
 	}
 	s.prove(sandbox, target, &request, answer)
 	return call.Reply(answer.response)
-}
-
-// mayQuote reports whether an error may have a secret of the credentials in it.
-// containerd quotes an Auth that it cannot read, decoded.
-func mayQuote(err error, auth *runtimeapi.AuthConfig) bool {
-	if err == nil {
-		return false
-	}
-	return auth.GetAuth() != "" || auth.GetIdentityToken() != "" || auth.GetRegistryToken() != "" ||
-		(auth.GetPassword() != "" && strings.Contains(err.Error(), auth.GetPassword()))
 }
 
 // Pull pulls an image by its reference for a handler, "" being the default one:

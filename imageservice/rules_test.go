@@ -73,7 +73,7 @@ func FuzzPattern(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, pattern, filling string) {
 		if !utf8.ValidString(pattern) || !utf8.ValidString(filling) || strings.ContainsRune(pattern+filling, '\n') {
-			t.Skip("no configuration and no reference has this")
+			return // No configuration and no reference has this.
 		}
 		compiled := compile(pattern)
 		if name := strings.ReplaceAll(pattern, "*", filling); !compiled.MatchString(name) {

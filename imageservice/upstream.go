@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/internal/backend"
@@ -50,6 +51,7 @@ func (s *Service) do(ctx context.Context, p pull) (answer pulled, err error) {
 
 // tryAll pulls with one credential after another until one is good.
 func (s *Service) tryAll(ctx context.Context, p pull) (answer pulled, shared bool, err error) {
+	brought := proto.Size(p.request.GetAuth()) > 0
 	accounts, err := p.settings.accounts(ctx, p.request)
 	if err != nil {
 		return answer, false, err
@@ -60,6 +62,9 @@ func (s *Service) tryAll(ctx context.Context, p pull) (answer pulled, shared boo
 		if err == nil || ctx.Err() != nil {
 			break
 		}
+	}
+	if err != nil && !brought {
+		err = withoutPassword(err, p.request.GetAuth())
 	}
 	return answer, shared, err
 }

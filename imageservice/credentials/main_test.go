@@ -53,7 +53,7 @@ func playPlugin(mode, calls, argument string) error {
 		_, err := fmt.Fprintln(os.Stdout, argument)
 		return err
 	case "fail":
-		return fmt.Errorf("the token service is down; %s", strings.Repeat("long ", 10_000))
+		return fmt.Errorf("the secret is refused; %s", strings.Repeat("long ", 10_000))
 	case "flood":
 		for {
 			if _, err := fmt.Fprintln(os.Stdout, argument); err != nil {

@@ -17,8 +17,6 @@ import (
 const (
 	requestKind  = "CredentialProviderRequest"
 	responseKind = "CredentialProviderResponse"
-	// stderrKept is how much of what a failed plugin says is logged.
-	stderrKept = 4 << 10
 )
 
 func apiVersion() string { return providerapi.SchemeGroupVersion.String() }
@@ -33,7 +31,7 @@ func (p *plugin) run(ctx context.Context, repository string) (*providerapi.Crede
 	if err != nil {
 		return nil, err
 	}
-	stdout, err := p.exec(ctx, repository, stdin)
+	stdout, err := p.exec(ctx, stdin)
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +39,13 @@ func (p *plugin) run(ctx context.Context, repository string) (*providerapi.Crede
 }
 
 // exec runs the program in a process group of its own, which it kills when the
-// time is over, when ctx ends, and when the answer becomes too long.
-func (p *plugin) exec(ctx context.Context, repository string, stdin []byte) ([]byte, error) {
+// time is over, when ctx ends, and when the answer becomes too long. What it says
+// besides goes nowhere: there may be a secret in it.
+func (p *plugin) exec(ctx context.Context, stdin []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.limits.time, fmt.Errorf("it took over %s and was killed", p.limits.time))
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	stderr := &head{room: stderrKept}
 	stdout := &head{room: p.limits.output, overflow: func() {
 		stop(fmt.Errorf("it answered more than %d bytes and was killed", p.limits.output))
 	}}
@@ -57,7 +55,7 @@ func (p *plugin) exec(ctx context.Context, repository string, stdin []byte) ([]b
 	for _, v := range p.config.Env {
 		cmd.Env = append(cmd.Env, v.Name+"="+v.Value)
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), stdout, stderr
+	cmd.Stdin, cmd.Stdout = bytes.NewReader(stdin), stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel, cmd.WaitDelay = func() error { return killGroup(cmd.Process) }, p.limits.grace
 	err := cmd.Run()
@@ -69,9 +67,6 @@ func (p *plugin) exec(ctx context.Context, repository string, stdin []byte) ([]b
 		err = context.Cause(ctx)
 	case errors.Is(err, exec.ErrWaitDelay):
 		err = errors.New("it ended and left a child that held its output; the child was killed")
-	}
-	if err != nil {
-		p.log.WithField("image", repository).WithField("stderr", stderr.kept.String()).Debug("credential provider failed")
 	}
 	return stdout.kept.Bytes(), err
 }
@@ -89,13 +84,13 @@ func killGroup(p *os.Process) error {
 type head struct {
 	kept     bytes.Buffer
 	room     int
-	overflow func() // Called for what there is no room for; nil: nothing.
+	overflow func() // Called for what there is no room for.
 }
 
 func (h *head) Write(data []byte) (int, error) {
 	fits := min(len(data), h.room-h.kept.Len())
 	h.kept.Write(data[:fits])
-	if fits < len(data) && h.overflow != nil {
+	if fits < len(data) {
 		h.overflow()
 	}
 	return len(data), nil
