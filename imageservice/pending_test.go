@@ -26,6 +26,20 @@ func (p *pending) counted() (n int) {
 	return n
 }
 
+// wantAwaited checks who is awaited for the image i, and that nothing else is kept.
+func wantAwaited(t *testing.T, p *pending, want []string) {
+	t.Helper()
+	if got := p.sandboxes("i"); !slices.Equal(got, want) {
+		t.Errorf("awaited %v, want %v", got, want)
+	}
+	if p.size != p.counted() {
+		t.Errorf("counts %d, has %d", p.size, p.counted())
+	}
+	if _, ok := p.byImage["i"]; ok != (len(want) > 0) {
+		t.Errorf("kept %v", p.byImage)
+	}
+}
+
 // TestPending: who is awaited after which calls.
 func TestPending(t *testing.T) {
 	t.Parallel()
@@ -79,15 +93,7 @@ func TestPending(t *testing.T) {
 			t.Parallel()
 			var p pending
 			c.do(&p)
-			if got := p.sandboxes("i"); !slices.Equal(got, c.want) {
-				t.Errorf("awaited %v, want %v", got, c.want)
-			}
-			if p.size != p.counted() {
-				t.Errorf("counts %d, has %d", p.size, p.counted())
-			}
-			if _, ok := p.byImage["i"]; ok != (len(c.want) > 0) {
-				t.Errorf("kept %v", p.byImage)
-			}
+			wantAwaited(t, &p, c.want)
 		})
 	}
 }

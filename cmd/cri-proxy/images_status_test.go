@@ -205,8 +205,22 @@ func TestImageStatusHandlers(t *testing.T) {
 	t.Parallel()
 	t.Run("two on one backend", func(t *testing.T) {
 		t.Parallel()
-		alpha := fakeruntime.Start(t, fakeruntime.Options{Name: "alpha", Runtimes: []string{"runc", "runsc"}})
-		p := startProxy(t, `
+		testTwoHandlersOfOne(t)
+	})
+	t.Run("renamed and unknown", func(t *testing.T) {
+		t.Parallel()
+		testRenamedHandler(t)
+	})
+	t.Run("one store for two backends", func(t *testing.T) {
+		t.Parallel()
+		testOneStoreForTwo(t)
+	})
+}
+
+func testTwoHandlersOfOne(t *testing.T) {
+	t.Helper()
+	alpha := fakeruntime.Start(t, fakeruntime.Options{Name: "alpha", Runtimes: []string{"runc", "runsc"}})
+	p := startProxy(t, `
 default_handler = "runc"
 [backends.alpha]
 endpoint = "`+alpha.Endpoint()+`"
@@ -216,55 +230,56 @@ backend = "alpha"
 backend = "alpha"
 runtime = "runsc"
 `)
-		k := kubelet{t, p, true}
-		alpha.AddImage("app", nil)
-		k.wantPresent(k.run("a", "runc"), "app", true)
-		k.wantPresent(k.run("b", "gvisor"), "app", true)
-		if _, r := lastCall[*runtimeapi.ImageStatusRequest](t, alpha, "ImageStatus"); r.GetImage().GetRuntimeHandler() != "runsc" {
-			t.Errorf("arrived for the handler %q, want runsc", r.GetImage().GetRuntimeHandler())
-		}
-		_, err := p.images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: "app", RuntimeHandler: "nope"}})
-		wantCode(t, "an unknown handler", err, codes.InvalidArgument, `handler "nope" is not configured; known: gvisor, runc`)
-		k.wantUser("app", "")
-	})
-	t.Run("renamed and unknown", func(t *testing.T) {
-		t.Parallel()
-		p, _, beta := twoBackends(t, `[handlers.vm]
+	k := kubelet{t, p, true}
+	alpha.AddImage("app", nil)
+	k.wantPresent(k.run("a", "runc"), "app", true)
+	k.wantPresent(k.run("b", "gvisor"), "app", true)
+	if _, r := lastCall[*runtimeapi.ImageStatusRequest](t, alpha, "ImageStatus"); r.GetImage().GetRuntimeHandler() != "runsc" {
+		t.Errorf("arrived for the handler %q, want runsc", r.GetImage().GetRuntimeHandler())
+	}
+	_, err := p.images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: "app", RuntimeHandler: "nope"}})
+	wantCode(t, "an unknown handler", err, codes.InvalidArgument, `handler "nope" is not configured; known: gvisor, runc`)
+	k.wantUser("app", "")
+}
+
+func testRenamedHandler(t *testing.T) {
+	t.Helper()
+	p, _, beta := twoBackends(t, `[handlers.vm]
 backend = "beta"
 runtime = "isolated"`)
-		k := kubelet{t, p, true}
-		beta.AddImage("app", nil)
-		k.wantPresent(k.run("v", "vm"), "app", true)
-		if _, r := lastCall[*runtimeapi.ImageStatusRequest](t, beta, "ImageStatus"); r.GetImage().GetRuntimeHandler() != "isolated" {
-			t.Errorf("arrived for the handler %q, want isolated", r.GetImage().GetRuntimeHandler())
-		}
-		_, err := p.images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: "app", RuntimeHandler: "nope"}})
-		wantCode(t, "an unknown handler", err, codes.InvalidArgument, `handler "nope" is not configured; known: isolated, runc, vm`)
-	})
-	t.Run("one store for two backends", func(t *testing.T) {
-		t.Parallel()
-		alpha := fakeruntime.Start(t, fakeruntime.Options{Name: "alpha", Runtimes: []string{"runc"}})
-		beta := fakeruntime.Start(t, fakeruntime.Options{Name: "beta", Runtimes: []string{"isolated"}})
-		p := startProxy(t, twoBackendsConfig(alpha, beta, `image_endpoint = "`+alpha.Endpoint()+`"`))
-		k := kubelet{t: t, p: p}
-		a, b := k.run("a", "runc"), k.run("b", "isolated")
-		k.wantPresent(b, "app", false)
-		if _, err := k.pull(b, "app", nil); err != nil {
-			t.Fatal(err)
-		}
-		k.wantPresent(a, "app", true)
-		k.wantUser("app", "")
-		if _, err := p.images.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: "app"}}); err != nil {
-			t.Error(err)
-		}
-		wantCalls(t, "RemoveImage", map[*fakeruntime.Runtime]int{alpha: 1})
-		for _, method := range []string{"ImageStatus", "PullImage", "RemoveImage"} {
-			wantCalls(t, method, map[*fakeruntime.Runtime]int{beta: 0})
-		}
-		if _, r := lastCall[*runtimeapi.PullImageRequest](t, alpha, "PullImage"); r.GetImage().GetRuntimeHandler() != "isolated" {
-			t.Errorf("pulled for the handler %q, want isolated", r.GetImage().GetRuntimeHandler())
-		}
-	})
+	k := kubelet{t, p, true}
+	beta.AddImage("app", nil)
+	k.wantPresent(k.run("v", "vm"), "app", true)
+	if _, r := lastCall[*runtimeapi.ImageStatusRequest](t, beta, "ImageStatus"); r.GetImage().GetRuntimeHandler() != "isolated" {
+		t.Errorf("arrived for the handler %q, want isolated", r.GetImage().GetRuntimeHandler())
+	}
+	_, err := p.images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: "app", RuntimeHandler: "nope"}})
+	wantCode(t, "an unknown handler", err, codes.InvalidArgument, `handler "nope" is not configured; known: isolated, runc, vm`)
+}
+
+func testOneStoreForTwo(t *testing.T) {
+	t.Helper()
+	alpha := fakeruntime.Start(t, fakeruntime.Options{Name: "alpha", Runtimes: []string{"runc"}})
+	beta := fakeruntime.Start(t, fakeruntime.Options{Name: "beta", Runtimes: []string{"isolated"}})
+	p := startProxy(t, twoBackendsConfig(alpha, beta, `image_endpoint = "`+alpha.Endpoint()+`"`))
+	k := kubelet{t: t, p: p}
+	a, b := k.run("a", "runc"), k.run("b", "isolated")
+	k.wantPresent(b, "app", false)
+	if _, err := k.pull(b, "app", nil); err != nil {
+		t.Fatal(err)
+	}
+	k.wantPresent(a, "app", true)
+	k.wantUser("app", "")
+	if _, err := p.images.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: "app"}}); err != nil {
+		t.Error(err)
+	}
+	wantCalls(t, "RemoveImage", map[*fakeruntime.Runtime]int{alpha: 1})
+	for _, method := range []string{"ImageStatus", "PullImage", "RemoveImage"} {
+		wantCalls(t, method, map[*fakeruntime.Runtime]int{beta: 0})
+	}
+	if _, r := lastCall[*runtimeapi.PullImageRequest](t, alpha, "PullImage"); r.GetImage().GetRuntimeHandler() != "isolated" {
+		t.Errorf("pulled for the handler %q, want isolated", r.GetImage().GetRuntimeHandler())
+	}
 }
 
 // twoBackendsConfig is the configuration of twoBackends, with more keys of beta.

@@ -62,18 +62,20 @@ func (p *proxy) scrape() samples {
 	return scrape(p.t, filepath.Join(p.dir, "a"))
 }
 
-// TestRequestsAreCounted: each call once, whatever way it takes.
-func TestRequestsAreCounted(t *testing.T) {
-	t.Parallel()
-	p, alpha, beta := twoBackends(t)
-	alpha.AddImage("app", nil)
-	beta.AddImage("app", nil)
-	sandbox := p.run("b", "isolated")        // Typed.
-	container := p.create(sandbox, "b", "c") // Typed, and learnt.
+func (s samples) sum() (total float64) {
+	for _, n := range s {
+		total += n
+	}
+	return total
+}
+
+// callEveryWay makes nine calls, one for each way that a call can take.
+func (p *proxy) callEveryWay(container string) {
+	p.t.Helper()
 	call := func(code codes.Code, ask func(ctx context.Context) error) {
-		t.Helper()
-		if err := ask(t.Context()); status.Code(err) != code {
-			t.Errorf("answered %v, want %s", err, code)
+		p.t.Helper()
+		if err := ask(p.t.Context()); status.Code(err) != code {
+			p.t.Errorf("answered %v, want %s", err, code)
 		}
 	}
 	call(codes.OK, func(ctx context.Context) error { // To the default backend.
@@ -111,17 +113,24 @@ func TestRequestsAreCounted(t *testing.T) {
 			return p.conn.Invoke(ctx, method, rawcri.NewFrame(nil), &rawcri.Frame{})
 		})
 	}
+}
+
+// TestRequestsAreCounted: each call once, whatever way it takes.
+func TestRequestsAreCounted(t *testing.T) {
+	t.Parallel()
+	p, alpha, beta := twoBackends(t)
+	alpha.AddImage("app", nil)
+	beta.AddImage("app", nil)
+	sandbox := p.run("b", "isolated")        // Typed.
+	container := p.create(sandbox, "b", "c") // Typed, and learnt.
+	p.callEveryWay(container)
 	if err := p.daemon.ready(t.Context()); err != nil { // No CRI call, and not counted.
 		t.Error(err)
 	}
 	var got samples
 	eventually(t, "all calls are counted", func() bool {
 		got = p.scrape()
-		total := 0.0
-		for _, n := range got.of("cri_proxy_requests_total") {
-			total += n
-		}
-		return total >= 11
+		return got.of("cri_proxy_requests_total").sum() >= 11
 	})
 	want := samples{
 		`{backend="beta",code="OK",method="RunPodSandbox"}`:          1,
@@ -137,11 +146,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	if diff := cmp.Diff(want, got.of("cri_proxy_requests_total")); diff != "" {
 		t.Errorf("cri_proxy_requests_total (-want +got):\n%s", diff)
 	}
-	observed := 0.0
-	for _, n := range got.of("cri_proxy_request_duration_seconds_count") {
-		observed += n
-	}
-	if observed != 11 {
+	if observed := got.of("cri_proxy_request_duration_seconds_count").sum(); observed != 11 {
 		t.Errorf("%v durations of 11 calls", observed)
 	}
 }

@@ -29,6 +29,21 @@ func condition(s *runtimeapi.StatusResponse, kind string) *runtimeapi.RuntimeCon
 	return nil
 }
 
+// wantHandlers checks the handlers of the two backends, the default one, and their features.
+func wantHandlers(t *testing.T, s *runtimeapi.StatusResponse) {
+	t.Helper()
+	got := map[string]*runtimeapi.RuntimeHandlerFeatures{}
+	for _, h := range s.GetRuntimeHandlers() {
+		if _, twice := got[h.GetName()]; twice {
+			t.Errorf("handler %q twice", h.GetName())
+		}
+		got[h.GetName()] = h.GetFeatures()
+	}
+	if len(got) != 3 || !got[""].GetUserNamespaces() || !got["runc"].GetUserNamespaces() || !got["isolated"].GetRecursiveReadOnlyMounts() {
+		t.Errorf("handlers: %v", got)
+	}
+}
+
 // TestNodeStatus: the default backend's conditions, one for each other backend,
 // the handlers by their public names, what all can do, and everybody's info.
 func TestNodeStatus(t *testing.T) {
@@ -46,21 +61,8 @@ func TestNodeStatus(t *testing.T) {
 		o.NodeFeatures = &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true}
 		o.Info = map[string]string{"config": "{beta}"}
 	})
-	checkHandlers := func(s *runtimeapi.StatusResponse) {
-		t.Helper()
-		got := map[string]*runtimeapi.RuntimeHandlerFeatures{}
-		for _, h := range s.GetRuntimeHandlers() {
-			if _, twice := got[h.GetName()]; twice {
-				t.Errorf("handler %q twice", h.GetName())
-			}
-			got[h.GetName()] = h.GetFeatures()
-		}
-		if len(got) != 3 || !got[""].GetUserNamespaces() || !got["runc"].GetUserNamespaces() || !got["isolated"].GetRecursiveReadOnlyMounts() {
-			t.Errorf("handlers: %v", got)
-		}
-	}
 	s := p.status()
-	checkHandlers(s)
+	wantHandlers(t, s)
 	for _, kind := range []string{runtimeapi.RuntimeReady, runtimeapi.NetworkReady, "BackendReady.beta"} {
 		if c := condition(s, kind); !c.GetStatus() {
 			t.Errorf("%s: %v", kind, c)
@@ -82,7 +84,7 @@ func TestNodeStatus(t *testing.T) {
 	beta.Stop()
 	eventually(t, "beta is away", func() bool { return !p.daemon.backends.Get("beta").Up() })
 	s = p.status()
-	checkHandlers(s) // With the features last seen.
+	wantHandlers(t, s) // With the features last seen.
 	if c := condition(s, "BackendReady.beta"); c.GetStatus() || c.GetReason() != "BackendAway" {
 		t.Errorf("beta is away: %v", c)
 	}

@@ -20,50 +20,32 @@ import (
 // nobody is the user of a process that must not be root.
 const nobody = 65534
 
-// TestRefusedStart: what the machine does not give makes run end with a
-// message that says what to do, and leave nothing behind: as soon as the cause
-// is gone the start succeeds.
-func TestRefusedStart(t *testing.T) {
-	t.Parallel()
-	listen := func(name string) func(*node) func() {
-		return func(n *node) func() {
-			l, err := new(net.ListenConfig).Listen(n.t.Context(), "unix", n.path(name))
-			if err != nil {
-				n.t.Fatal(err)
-			}
-			return func() { closeOf(n.t, l.Close) }
-		}
-	}
-	occupy := func(name string) func(*node) func() {
-		return func(n *node) func() {
-			if err := os.WriteFile(n.path(name), nil, 0o600); err != nil {
-				n.t.Fatal(err)
-			}
-			return func() { closeOf(n.t, func() error { return os.Remove(n.path(name)) }) }
-		}
-	}
-	cases := map[string]struct {
-		prepare func(*node) (undo func())
-		want    []string
-	}{
+// refusal is what is not as it should be, and what is said of it.
+type refusal struct {
+	prepare func(*node) (undo func())
+	want    []string
+}
+
+func refusals() map[string]refusal {
+	return map[string]refusal{
 		"another program on the CRI socket": {
-			listen("s"),
+			listening("s"),
 			[]string{"server.listen: listen on ", "/s: another process is listening on it: stop that process (ss -xlp names it) or choose another path"},
 		},
 		"another program on the admin socket": {
-			listen("a"),
+			listening("a"),
 			[]string{"[admin]: admin socket: listen on ", "/a: another process is listening on it: stop that process (ss -xlp names it) or choose another path"},
 		},
 		"a file in place of the CRI socket": {
-			occupy("s"),
+			occupied("s"),
 			[]string{"server.listen: ", "there is a file that is not a socket (-rw-------): move it away or choose another path"},
 		},
 		"a file in place of the admin socket": {
-			occupy("a"),
+			occupied("a"),
 			[]string{"[admin]: ", "there is a file that is not a socket (-rw-------): move it away or choose another path"},
 		},
 		"a file in place of the state directory": {
-			occupy("state"),
+			occupied("state"),
 			[]string{"state.dir: ", "/state: not a directory"},
 		},
 		"the state locked": {
@@ -94,7 +76,33 @@ func TestRefusedStart(t *testing.T) {
 			[]string{"server.listen: ", "another process is listening on it: stop that process"},
 		},
 	}
-	for name, c := range cases {
+}
+
+func listening(name string) func(*node) func() {
+	return func(n *node) func() {
+		l, err := new(net.ListenConfig).Listen(n.t.Context(), "unix", n.path(name))
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		return func() { closeOf(n.t, l.Close) }
+	}
+}
+
+func occupied(name string) func(*node) func() {
+	return func(n *node) func() {
+		if err := os.WriteFile(n.path(name), nil, 0o600); err != nil {
+			n.t.Fatal(err)
+		}
+		return func() { closeOf(n.t, func() error { return os.Remove(n.path(name)) }) }
+	}
+}
+
+// TestRefusedStart: what the machine does not give makes run end with a
+// message that says what to do, and leave nothing behind: as soon as the cause
+// is gone the start succeeds.
+func TestRefusedStart(t *testing.T) {
+	t.Parallel()
+	for name, c := range refusals() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, alpha(t))

@@ -10,14 +10,16 @@ import (
 
 func authOf(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
-func TestAuthFile(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name, content string
-		legacy        bool
-		want          []entry
-		wantError     string
-	}{
+// authFileCase is a file and what is in it, or why it is refused.
+type authFileCase struct {
+	name, content string
+	legacy        bool
+	want          []entry
+	wantError     string
+}
+
+func readable() []authFileCase {
+	return []authFileCase{
 		{name: "nothing", content: `{}`},
 		{name: "other keys", content: `{"psFormat": "x", "auths": {}, "credHelpers": {}, "credsStore": ""}`},
 		{name: "no auths", content: `{"auths": null}`},
@@ -54,6 +56,11 @@ func TestAuthFile(t *testing.T) {
 			want: []entry{{"a.io", Credential{Username: "a"}}},
 		},
 		{name: "old shape in a new file", content: `{"a.io": {"username": "a"}}`},
+	}
+}
+
+func unreadable() []authFileCase {
+	return []authFileCase{
 		{name: "empty", content: ``, wantError: "not JSON"},
 		{name: "no object", content: `[1]`, wantError: "must be a JSON object"},
 		{name: "cut off", content: `{"auths": {"a.io": {"password": "hunter2`, wantError: "not JSON, from byte"},
@@ -68,7 +75,11 @@ func TestAuthFile(t *testing.T) {
 		{name: "helpers", content: `{"auths": {}, "credHelpers": {"a.io": "ecr-login"}}`, wantError: "credHelpers: credential helpers are not run; name a kubelet CredentialProviderConfig in credential_providers instead"},
 		{name: "store", content: `{"credsStore": "pass"}`, wantError: "credsStore: credential helpers are not run"},
 	}
-	for _, tt := range tests {
+}
+
+func TestAuthFile(t *testing.T) {
+	t.Parallel()
+	for _, tt := range append(readable(), unreadable()...) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			got, err := authEntries(tt.legacy, []byte(tt.content))

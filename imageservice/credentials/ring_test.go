@@ -2,6 +2,7 @@ package credentials
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,8 +23,12 @@ func none(name, location, image string) matchCase {
 }
 
 func matchCases() []matchCase {
+	return slices.Concat(hostCases(), portCases(), pathCases(), keyCases(), imageCases(), hubCases(), severalCases())
+}
+
+// hostCases: hosts, part by part.
+func hostCases() []matchCase {
 	return []matchCase{
-		// Hosts, part by part.
 		one("plain host", "registry.example.com", "registry.example.com/a"),
 		none("other host", "registry.example.com", "registry.example.org/a"),
 		none("parent of the host", "example.com", "registry.example.com/a"),
@@ -52,7 +57,12 @@ func matchCases() []matchCase {
 		none("case counts", "Registry.example.com", "registry.example.com/a"),
 		one("an address", "10.0.0.1:5000", "10.0.0.1:5000/a"),
 		one("globs for an address", "10.*.*.1:5000", "10.0.0.1:5000/a"),
-		// Ports.
+	}
+}
+
+// portCases: ports.
+func portCases() []matchCase {
+	return []matchCase{
 		one("port", "registry.example.com:5000", "registry.example.com:5000/a"),
 		none("other port", "registry.example.com:5000", "registry.example.com:5001/a"),
 		none("port only in the image", "registry.example.com", "registry.example.com:5000/a"),
@@ -62,7 +72,12 @@ func matchCases() []matchCase {
 		one("port, glob and path", "*.kubernetes.io:1111/blah", "prefix.kubernetes.io:1111/blah"),
 		none("glob and path, port only in the image", "prefix.*.io/foo", "prefix.kubernetes.io:1111/foo/bar"),
 		one("localhost with port", "localhost:5000", "localhost:5000/a"),
-		// Paths.
+	}
+}
+
+// pathCases: paths.
+func pathCases() []matchCase {
+	return []matchCase{
 		one("path", "quay.io/foo", "quay.io/foo"),
 		one("path and more", "quay.io/foo", "quay.io/foo/bar"),
 		one("path is a prefix of letters", "quay.io/foo", "quay.io/foobar/x"),
@@ -73,7 +88,12 @@ func matchCases() []matchCase {
 		none("other path", "quay.io/foo", "quay.io/bar"),
 		none("a glob is no path", "quay.io/*", "quay.io/foo"),
 		one("glob and path", "prefix.*.io/path", "prefix.docker.io/path/subpath"),
-		// Schemes and versions of the API in the key.
+	}
+}
+
+// keyCases: schemes and versions of the API in the key.
+func keyCases() []matchCase {
+	return []matchCase{
 		one("https", "https://hello.kubernetes.io", "hello.kubernetes.io/a"),
 		one("http", "http://hello.kubernetes.io", "hello.kubernetes.io/a"),
 		one("slash", "https://hello.kubernetes.io/", "hello.kubernetes.io/a"),
@@ -87,7 +107,12 @@ func matchCases() []matchCase {
 		none("no URL", "quay.io:port", "quay.io/foo"),
 		one("user in the key", "https://me@quay.io", "quay.io/foo"),
 		one("query in the key", "quay.io/foo?x=y", "quay.io/foo"),
-		// Names of images.
+	}
+}
+
+// imageCases: names of images.
+func imageCases() []matchCase {
+	return []matchCase{
 		one("tag", "quay.io/foo", "quay.io/foo:v1"),
 		one("digest", "quay.io/foo", "quay.io/foo@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
 		one("tag and digest", "quay.io", "quay.io/foo:1@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
@@ -95,7 +120,12 @@ func matchCases() []matchCase {
 		one("short name", "docker.io/library/busybox", "busybox"),
 		one("short name's registry", "docker.io", "busybox:1"),
 		one("user's name", "docker.io/me", "me/app"),
-		// Docker Hub.
+	}
+}
+
+// hubCases: docker Hub.
+func hubCases() []matchCase {
+	return []matchCase{
 		one("hub by its old key", "https://index.docker.io/v1/", "busybox"),
 		one("hub's key and v2", "https://index.docker.io/v2/", "me/app"),
 		one("hub's plain key", "index.docker.io", "docker.io/library/busybox"),
@@ -109,7 +139,12 @@ func matchCases() []matchCase {
 		none("hub's registry has another name", "registry-1.docker.io", "busybox"),
 		{"hub's fallback only without a match", "busybox", []string{"https://index.docker.io/v1/", "docker.io"}, []string{"docker.io"}},
 		{"hub's fallback after a miss", "busybox", []string{"https://index.docker.io/v1/", "docker.io/me"}, []string{"https://index.docker.io/v1/"}},
-		// Several.
+	}
+}
+
+// severalCases: several.
+func severalCases() []matchCase {
+	return []matchCase{
 		{
 			"most specific first", "my-registry.io/images/subpath/my-image",
 			[]string{"my-registry.io/images", "my-registry.io", "my-registry.io/images/subpath", "my-registry.io/other"},

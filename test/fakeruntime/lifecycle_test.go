@@ -3,6 +3,7 @@ package fakeruntime
 import (
 	"context"
 	"regexp"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -44,21 +45,15 @@ func TestPodLifecycle(t *testing.T) {
 	runPod(t, c, "web") // The name is free again.
 }
 
-// TestAnswers has every call whose error or success a caller can tell from another runtime's.
-func TestAnswers(t *testing.T) {
-	t.Parallel()
-	r, c := start(t, Options{Runtimes: []string{"runsc"}, Unimplemented: []string{"RuntimeConfig", "StreamImages"}})
-	pod := r.AddSandbox(Sandbox{ID: "aa11", Config: podConfig("a")})
-	r.AddSandbox(Sandbox{ID: "aa22"})
-	stopped := r.AddSandbox(Sandbox{ID: "bb11", State: runtimeapi.PodSandboxState_SANDBOX_NOTREADY})
-	running := r.AddContainer(Container{ID: "cc11", SandboxID: pod, State: runtimeapi.ContainerState_CONTAINER_RUNNING, Config: containerConfig("main", "busybox")})
-	exited := r.AddContainer(Container{ID: "cc22", SandboxID: pod, State: runtimeapi.ContainerState_CONTAINER_EXITED, ExitCode: 3})
-	orphan := r.AddContainer(Container{ID: "dd11", SandboxID: stopped})
-	for _, tt := range []struct {
-		name string
-		call func(context.Context) error
-		want string
-	}{
+// answer is a call and the error that it must have, "" being none.
+type answer struct {
+	name string
+	call func(context.Context) error
+	want string
+}
+
+func ofSandboxes(c client) []answer {
+	return []answer{
 		{"name taken", run(c, podConfig("a"), ""), `Unknown: failed to reserve sandbox name "a_ns_uid-a_0": name "a_ns_uid-a_0" is reserved for "aa11"`},
 		{"no metadata", run(c, nil, ""), "Unknown: sandbox config must include metadata"},
 		{"known handler", run(c, podConfig("k"), "runsc"), ""},
@@ -90,6 +85,11 @@ func TestAnswers(t *testing.T) {
 			_, err := c.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: "zz"})
 			return err
 		}, ""},
+	}
+}
+
+func ofContainers(c client, pod, stopped, running, orphan string) []answer {
+	return []answer{
 		{"stop container unknown", func(ctx context.Context) error {
 			_, err := c.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: "zz"})
 			return err
@@ -119,6 +119,11 @@ func TestAnswers(t *testing.T) {
 		{"create without its image", create(c, pod, "nginx:1"), `NotFound: failed to resolve image "nginx:1": not found`},
 		{"create with a taken name", create(c, pod, "busybox"), `Unknown: failed to reserve container name "main_a_ns_uid-a_0"; ` +
 			`check if another CreateContainer request is in progress: name "main_a_ns_uid-a_0" is reserved for "cc11"`},
+	}
+}
+
+func ofRunning(c client, exited string) []answer {
+	return []answer{
 		{"exec sync unknown", func(ctx context.Context) error {
 			_, err := c.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: "zz"})
 			return err
@@ -159,6 +164,11 @@ func TestAnswers(t *testing.T) {
 			_, err := c.UpdatePodSandboxResources(ctx, &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: "zz"})
 			return err
 		}, "NotFound: failed to find sandbox: not found"},
+	}
+}
+
+func ofTheRest(c client, pod, running string) []answer {
+	return []answer{
 		{"checkpoint container", func(ctx context.Context) error {
 			_, err := c.CheckpointContainer(ctx, &runtimeapi.CheckpointContainerRequest{ContainerId: running})
 			return err
@@ -183,7 +193,21 @@ func TestAnswers(t *testing.T) {
 			_, err := c.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: "nginx"}})
 			return err
 		}, ""},
-	} {
+	}
+}
+
+// TestAnswers has every call whose error or success a caller can tell from another runtime's.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	r, c := start(t, Options{Runtimes: []string{"runsc"}, Unimplemented: []string{"RuntimeConfig", "StreamImages"}})
+	pod := r.AddSandbox(Sandbox{ID: "aa11", Config: podConfig("a")})
+	r.AddSandbox(Sandbox{ID: "aa22"})
+	stopped := r.AddSandbox(Sandbox{ID: "bb11", State: runtimeapi.PodSandboxState_SANDBOX_NOTREADY})
+	running := r.AddContainer(Container{ID: "cc11", SandboxID: pod, State: runtimeapi.ContainerState_CONTAINER_RUNNING, Config: containerConfig("main", "busybox")})
+	exited := r.AddContainer(Container{ID: "cc22", SandboxID: pod, State: runtimeapi.ContainerState_CONTAINER_EXITED, ExitCode: 3})
+	orphan := r.AddContainer(Container{ID: "dd11", SandboxID: stopped})
+	answers := slices.Concat(ofSandboxes(c), ofContainers(c, pod, stopped, running, orphan), ofRunning(c, exited), ofTheRest(c, pod, running))
+	for _, tt := range answers {
 		t.Run(tt.name, func(t *testing.T) { // They share one state, which none of them changes for another.
 			t.Parallel()
 			wantError(t, tt.call(t.Context()), tt.want)
