@@ -1,0 +1,107 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/cri-proxy/cri-proxy/hooks/journal"
+)
+
+// leftover is what recall found. The stops and launches are those that Run has
+// to begin: others, which calls began before Run, are begun by those calls.
+type leftover struct {
+	stops    []*stop
+	launches []*launch
+
+	records    []journal.Record // No stop or launch owns them.
+	containers []journal.Container
+}
+
+// recall reads what the last process has left behind, so that calls can join it.
+func (e *Engine) recall() error {
+	containers, err := e.Journal.Containers()
+	if err != nil {
+		return fmt.Errorf("read the containers of the hook journal: %w", err)
+	}
+	open, err := e.Journal.Unfinished()
+	if err != nil {
+		return fmt.Errorf("read the hook journal: %w", err)
+	}
+	for _, c := range containers {
+		if c.Stop == nil {
+			e.old.containers = append(e.old.containers, c)
+			continue
+		}
+		s := &stop{
+			Container: Container{ID: c.ID, Sandbox: c.Sandbox, Handler: c.Handler},
+			accepted:  c.Stop.Accepted, asked: c.Stop.Asked, end: e.Clock.at(c.Stop.Deadline),
+			moved: make(chan struct{}), round: newRound(), isOwn: true, stored: true,
+		}
+		e.stops[c.ID] = s
+		e.old.stops = append(e.old.stops, s)
+	}
+	for _, r := range open {
+		e.recallRecord(r)
+	}
+	return nil
+}
+
+// recallRecord gives a record to the task that will finish it.
+func (e *Engine) recallRecord(r journal.Record) {
+	if isStopped := e.stops[r.Container] != nil; isStopped != (r.Event == journal.PreStop) {
+		e.old.records = append(e.old.records, r)
+		return
+	}
+	if r.Event == journal.PreStop {
+		return // Its stop reads it.
+	}
+	l, ok := e.launches[r.Container]
+	if !ok {
+		l = newLaunch(Container{ID: r.Container, Sandbox: r.Sandbox, Handler: r.Handler}, nil)
+		e.launches[r.Container] = l
+		e.old.launches = append(e.old.launches, l)
+	}
+	l.records = append(l.records, r)
+}
+
+// leftovers are the tasks for what recall has found.
+func (e *Engine) leftovers() []func(context.Context) {
+	tasks := []func(context.Context){e.sweep}
+	for _, s := range e.old.stops {
+		tasks = append(tasks, func(ctx context.Context) { e.own(ctx, s) })
+	}
+	for _, l := range e.old.launches {
+		tasks = append(tasks, func(ctx context.Context) { e.launch(ctx, l) })
+	}
+	return tasks
+}
+
+// sweep finishes records that belong to nothing any more, and forgets containers
+// that are gone.
+func (e *Engine) sweep(ctx context.Context) {
+	e.settle(e.old.records, journal.Moot, "nothing is left of the stop or start that it belonged to")
+	for _, c := range e.old.containers {
+		_, err := e.look(ctx, Container{ID: c.ID, Sandbox: c.Sandbox, Handler: c.Handler})
+		if status.Code(err) == codes.NotFound {
+			e.ForgetContainer(c.ID)
+		}
+	}
+}
+
+// openRecords are the unfinished hooks of a container, as they stand on disk.
+func (e *Engine) openRecords(container string, event journal.Event) []journal.Record {
+	all, err := e.Journal.Unfinished()
+	if err != nil {
+		e.Log.WithError(err).WithField("container", container).Error("the hooks of a container cannot be read; its stop goes on without them")
+	}
+	var own []journal.Record
+	for _, r := range all {
+		if r.Container == container && r.Event == event {
+			own = append(own, r)
+		}
+	}
+	return own
+}
