@@ -22,26 +22,16 @@ func (c *Config) unbuiltKeys() []unbuilt {
 
 // unbuiltKeys lists what is missing in one handler.
 func (h Handler) unbuiltKeys() []unbuilt {
-	e, def := h.ServiceEnv, defaultHandler()
-	rows := []unbuilt{
-		{path{"hooks", "allow_pod_hooks"}, h.Hooks.AllowPodHooks},
-		{path{"hooks", "allow_opt_out"}, h.Hooks.AllowOptOut},
-		{path{"hooks", "pod_pre_stop"}, h.Hooks.PodPreStop != def.Hooks.PodPreStop},
+	e, def := h.ServiceEnv, defaultHandler().ServiceEnv
+	return []unbuilt{
 		{path{"service_env", "enabled"}, e.Enabled},
 		{path{"service_env", "namespaces"}, len(e.Namespaces) > 0},
-		{path{"service_env", "on_unavailable"}, e.OnUnavailable != def.ServiceEnv.OnUnavailable},
+		{path{"service_env", "on_unavailable"}, e.OnUnavailable != def.OnUnavailable},
 	}
-	for n := range h.Hooks.PostStart {
-		rows = append(rows, unbuilt{path{"hooks", "post_start", index(n)}, true})
-	}
-	for n := range h.Hooks.PreStop {
-		rows = append(rows, unbuilt{path{"hooks", "pre_stop", index(n)}, true})
-	}
-	return rows
 }
 
 // Unsupported returns the keys, in file order, that ask for something this version cannot do. A daemon must not start with them:
-// nobody should rely on a hook that is never run.
+// nobody should rely on what never happens.
 func (c *Config) Unsupported() []Problem {
 	d := c.source
 	if d == nil {

@@ -26,6 +26,15 @@ func (r *Runtime) createContainer(ctx context.Context, call *rawcri.Call) error 
 	if err := call.Request.Decode(&request); err != nil {
 		return malformed(call, err)
 	}
+	sandbox, handler, err := r.sandboxHandler(ctx, b, request.GetPodSandboxId()) // crictl's users type short ids.
+	if err != nil {
+		return err
+	}
+	if r.Hooks != nil {
+		if err := r.Hooks.Check(handler, &request); err != nil {
+			return err
+		}
+	}
 	listed := listedAs(&request)
 	frame, err := r.prepare(ctx, call, b, &request)
 	if err != nil {
@@ -35,8 +44,12 @@ func (r *Runtime) createContainer(ctx context.Context, call *rawcri.Call) error 
 	if err != nil {
 		return err
 	}
+	listed.PodSandboxId = sandbox
 	if err := r.learnContainer(answer, b, &request, listed); err != nil {
 		return err
+	}
+	if r.Hooks != nil {
+		r.Hooks.Created(listed.GetId(), handler, &request)
 	}
 	return call.Send(answer)
 }
@@ -94,6 +107,7 @@ func listedAs(request *runtimeapi.CreateContainerRequest) *runtimeapi.Container 
 	}
 }
 
+// learnContainer records a new container, whose id it puts into listed.
 func (r *Runtime) learnContainer(answer *rawcri.Frame, b *backend.Backend, request *runtimeapi.CreateContainerRequest, listed *runtimeapi.Container) error {
 	idBytes, err := answer.ID()
 	if err != nil || len(idBytes) == 0 {
@@ -101,15 +115,14 @@ func (r *Runtime) learnContainer(answer *rawcri.Frame, b *backend.Backend, reque
 		return status.Errorf(codes.Internal, "backend %q answered CreateContainer without an id", b.Name)
 	}
 	id, config := string(idBytes), request.GetConfig()
-	sandbox := r.Index.FullSandboxID(b.Name, request.GetPodSandboxId()) // crictl's users type short ones.
-	record := routing.Container{ID: id, Backend: b.Name, Sandbox: sandbox, Image: routing.Reference(backend.PodImage(config.GetImage()))}
+	record := routing.Container{ID: id, Backend: b.Name, Sandbox: listed.GetPodSandboxId(), Image: routing.Reference(backend.PodImage(config.GetImage()))}
 	if before := r.Index.PutContainer(record); before != "" {
 		r.Log.WithFields(logrus.Fields{"container": id, "backend": b.Name, "other": before}).Error("two backends claim one container id")
 	}
-	listed.Id, listed.PodSandboxId = id, sandbox
+	listed.Id = id
 	b.Containers.Created(id, listed)
 	r.Log.WithFields(logrus.Fields{
-		"container": id, "name": config.GetMetadata().GetName(), "sandbox": sandbox, "backend": b.Name,
+		"container": id, "name": config.GetMetadata().GetName(), "sandbox": listed.GetPodSandboxId(), "backend": b.Name,
 	}).Info("container created")
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-proxy/cri-proxy/hooks"
 	"github.com/cri-proxy/cri-proxy/internal/backend"
 	"github.com/cri-proxy/cri-proxy/internal/rawcri"
 	"github.com/cri-proxy/cri-proxy/internal/routing"
@@ -23,6 +24,9 @@ type Options struct {
 	// sandbox's backend, and may change the reference in the request; it
 	// reports whether it did.
 	PrepareImage func(ctx context.Context, b *backend.Backend, request *runtimeapi.CreateContainerRequest) (changed bool, err error)
+	// Hooks deliver the handlers' hooks and stop the containers that have some;
+	// nil means that none has.
+	Hooks *hooks.Engine
 	// Pins are the handlers of sandboxes on disk, for those that a backend
 	// cannot tell apart.
 	Pins Pins
@@ -55,7 +59,10 @@ func New(o Options) *Runtime {
 		"RemovePodSandbox": r.removePodSandbox,
 		"RestorePod":       r.restorePod,
 		"CreateContainer":  r.createContainer,
+		"StartContainer":   r.startContainer,
+		"StopContainer":    r.stopContainer,
 		"RemoveContainer":  r.removeContainer,
+		"ExecSync":         r.execSync,
 
 		"ListPodSandbox":        r.list,
 		"ListContainers":        r.list,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/handlers"
+	"github.com/cri-proxy/cri-proxy/hooks"
 	"github.com/cri-proxy/cri-proxy/imageservice"
 	"github.com/cri-proxy/cri-proxy/internal/admin"
 	"github.com/cri-proxy/cri-proxy/internal/backend"
@@ -38,6 +39,7 @@ type daemon struct {
 	table    *routing.Table
 	backends *backend.Set
 	images   *imageservice.Service
+	hooks    *hooks.Engine
 	server   *rawcri.Server
 	listener net.Listener
 	admin    *admin.Server
@@ -77,9 +79,13 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 	d.images = imageservice.New(imageservice.Options{
 		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "imageservice"), Metrics: registry,
 	})
+	if d.hooks, err = d.newHooks(registry); err != nil {
+		return nil, err
+	}
 	front := handlers.New(handlers.Options{
 		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "handlers"),
 		PrepareImage: d.images.Prepare,
+		Hooks:        d.hooks,
 		Pins:         handlers.Pins{Put: pins.Put, Delete: pins.Delete},
 	})
 	d.server = rawcri.NewServer(rawcri.ServerOptions{
@@ -123,6 +129,9 @@ func (d *daemon) bind(ctx context.Context, registry *prometheus.Registry) error 
 	images := d.images.Admin()
 	d.admin.Handle("/v1/images", images)
 	d.admin.Handle("/v1/images/", images)
+	deliveries := d.hooks.Handler()
+	d.admin.Handle("/v1/hooks", deliveries)
+	d.admin.Handle("/v1/hooks/", deliveries)
 	if path, err = configs.SocketPath(d.cfg.Server.Listen); err != nil {
 		return fmt.Errorf("server.listen: %w", err)
 	}
@@ -161,7 +170,11 @@ func (d *daemon) serveCRI(ctx context.Context) error {
 	if err := d.dropStalePins(); err != nil {
 		d.log.WithError(err).Warn("handlers of pods that are gone stay in the state file")
 	}
+	// The calls in flight may wait for hooks, which therefore end after them.
+	hooksCtx, stopHooks := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopHooks()
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.hooks.Run(hooksCtx) })
 	group.Go(func() error { return d.backends.Run(ctx) })
 	group.Go(func() error { return d.images.Run(ctx) })
 	group.Go(func() error { return d.server.Serve(d.listener) })
@@ -171,6 +184,7 @@ func (d *daemon) serveCRI(ctx context.Context) error {
 		d.notify.stopping()
 		d.log.WithField("at_most", d.cfg.Server.ShutdownTimeout.String()).Info("stopping: no new calls; those in flight may end")
 		d.server.Shutdown(d.cfg.Server.ShutdownTimeout.Duration)
+		stopHooks()
 		return nil
 	})
 	return group.Wait()

@@ -105,6 +105,19 @@ func (x *Index) Sandbox(id string) (Sandbox, bool) {
 	return e.record, ok
 }
 
+// Container returns the record of a container and its sandbox's public handler
+// name; false when one of the two is not known.
+func (x *Index) Container(id []byte) (c Container, handler string, ok bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.containers[string(id)]
+	if !ok {
+		return Container{}, "", false
+	}
+	s, ok := x.sandboxes[e.record.Sandbox]
+	return e.record, s.record.Handler, ok
+}
+
 // SandboxHandler returns a sandbox's public handler name.
 func (x *Index) SandboxHandler(id []byte) (string, bool) {
 	x.mu.RLock()

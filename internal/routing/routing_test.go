@@ -257,3 +257,19 @@ func TestOwnerAllocations(t *testing.T) { //nolint:paralleltest // AllocsPerRun 
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestIndexContainer(t *testing.T) {
+	t.Parallel()
+	x := NewIndex()
+	x.PutSandbox(Sandbox{ID: "s", Backend: "a", Handler: "h"})
+	x.PutContainer(Container{ID: "c", Backend: "a", Sandbox: "s"})
+	x.PutContainer(Container{ID: "lost", Backend: "a", Sandbox: "unlisted"})
+	if c, handler, ok := x.Container([]byte("c")); c.ID != "c" || c.Sandbox != "s" || handler != "h" || !ok {
+		t.Errorf("got %+v of handler %q, %v", c, handler, ok)
+	}
+	for _, id := range []string{"lost", "", "none"} {
+		if _, handler, ok := x.Container([]byte(id)); handler != "" || ok {
+			t.Errorf("container %q: handler %q, %v, want it not known", id, handler, ok)
+		}
+	}
+}
