@@ -31,7 +31,8 @@ var (
 
 // deliver tries a hook until it is delivered, has failed for good or lost its
 // reason, and returns the finished record; an unfinished one means that the
-// process ends. Each attempt is on disk before it begins.
+// process ends. Each attempt is on disk before it begins, and the outcome when
+// deliver returns, but for a failure that kills: see condemn.
 func (e *Engine) deliver(ctx context.Context, client runtimeapi.RuntimeServiceClient, r journal.Record) journal.Record {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -62,6 +63,9 @@ func (e *Engine) deliver(ctx context.Context, client runtimeapi.RuntimeServiceCl
 		}
 		if left <= 1 {
 			r.State = journal.Failed
+			if r.Hook.Kill {
+				return r // It is recorded together with the stop that it calls for.
+			}
 			return e.finish(r, time.Since(began))
 		}
 		wait(ctx, pause)
@@ -96,6 +100,9 @@ func (e *Engine) cutShort(ctx context.Context, r journal.Record, took time.Durat
 	return e.finish(r, took)
 }
 
+// minBackoff keeps a record without a back-off from being tried without a pause.
+const minBackoff = 10 * time.Millisecond
+
 // attempt does it once, within its time-out.
 func (e *Engine) attempt(ctx context.Context, client runtimeapi.RuntimeServiceClient, r journal.Record) error {
 	if r.Hook.Timeout > 0 {
@@ -127,7 +134,7 @@ func (e *Engine) attempt(ctx context.Context, client runtimeapi.RuntimeServiceCl
 		if !isRunning(ctx, client, r.Container) {
 			return errExited
 		}
-		wait(ctx, r.Hook.Backoff)
+		wait(ctx, max(r.Hook.Backoff, minBackoff))
 	}
 }
 

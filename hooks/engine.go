@@ -203,7 +203,8 @@ func (e *Engine) Check(handler string, request *runtimeapi.CreateContainerReques
 
 // Created remembers the pod's annotations about hooks for a container that a
 // request which passed Check has made: the runtime keeps only those that the pod
-// had when its sandbox was made.
+// had when its sandbox was made. They are in memory until the container is
+// started; should this program die before that, those of the sandbox count.
 func (e *Engine) Created(container, handler string, request *runtimeapi.CreateContainerRequest) {
 	h := e.config(handler)
 	if !h.AllowPodHooks && !h.AllowOptOut {

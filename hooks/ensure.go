@@ -48,11 +48,10 @@ func (e *Engine) remember(t *target) {
 		return // A commit for nothing.
 	}
 	err := e.Journal.Update(func(tx *journal.Tx) error {
-		c, known, err := tx.Container(t.ID)
-		if err != nil || known && c.Seen {
+		c, err := t.known(tx)
+		if err != nil {
 			return err
 		}
-		c.ID, c.Sandbox, c.Handler, c.Pod, c.Name = t.ID, t.Sandbox, t.Handler, t.podRef(), t.status.GetMetadata().GetName()
 		c.Seen = true
 		return tx.PutContainer(c)
 	})

@@ -47,6 +47,13 @@ func (t *target) podRef() journal.Pod {
 	return journal.Pod{Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid()}
 }
 
+// known is what the journal has about the container, to add to.
+func (t *target) known(tx *journal.Tx) (journal.Container, error) {
+	c, _, err := tx.Container(t.ID)
+	c.ID, c.Sandbox, c.Handler, c.Pod, c.Name = t.ID, t.Sandbox, t.Handler, t.podRef(), t.status.GetMetadata().GetName()
+	return c, err
+}
+
 // grace is the pod's grace period; Kubernetes' default if it is not told.
 func (t *target) grace() time.Duration {
 	seconds, err := strconv.Atoi(t.status.GetAnnotations()[graceAnnotation])
@@ -242,10 +249,20 @@ func (e *Engine) ensured(t *target, asked time.Duration) ([]journal.Hook, error)
 	case handler.HTTPGet != nil && asked > shortStop, handler.Exec == nil && handler.HTTPGet == nil:
 		return nil, nil // The kubelet may have run it unseen, and a sleep has no effect worth repeating.
 	}
+	host := ""
+	if handler.HTTPGet != nil { // The kubelet would send it anywhere, so this is nothing new.
+		host, handler.HTTPGet.Host = handler.HTTPGet.Host, ""
+	}
 	if err := checkHandler(handler); err != nil {
 		return nil, err
 	}
 	hook, err := fromHandler(handler, t.status.GetAnnotations()[portsAnnotation])
+	if err != nil {
+		return nil, err
+	}
+	if hook.HTTPGet != nil {
+		hook.HTTPGet.Host = host
+	}
 	hook.Name, hook.Source = "preStop", journal.Ensured
-	return []journal.Hook{hook}, err
+	return []journal.Hook{hook}, nil
 }

@@ -38,7 +38,7 @@ func (e *Engine) recall() error {
 		s := &stop{
 			Container: Container{ID: c.ID, Sandbox: c.Sandbox, Handler: c.Handler},
 			accepted:  c.Stop.Accepted, asked: c.Stop.Asked, end: e.Clock.at(c.Stop.Deadline),
-			moved: make(chan struct{}), round: newRound(), isOwn: true, stored: true,
+			moved: make(chan struct{}), round: newRound(), isOwn: true, stored: true, chosen: c.Stop.Chosen,
 		}
 		e.stops[c.ID] = s
 		e.old.stops = append(e.old.stops, s)

@@ -10,8 +10,7 @@ import (
 
 // EndSandbox is to be called before a StopPodSandbox or a RemovePodSandbox is
 // passed on: the containers that run get their hooks and two seconds at most,
-// side by side. c names the sandbox; its ID is "". The error is that of ctx, of a
-// backend that does not answer or of a runtime that cannot stop a container.
+// side by side. c names the sandbox; its ID is "". The error is as for EndContainer.
 func (e *Engine) EndSandbox(ctx context.Context, c Container) error {
 	c.ID = ""
 	client, err := e.Backend(ctx, c)

@@ -140,11 +140,10 @@ func (e *Engine) acceptStart(t *target, records []journal.Record) ([]journal.Rec
 	if len(records) > 0 || keep {
 		err := e.Journal.Update(func(tx *journal.Tx) error {
 			if keep {
-				c, _, err := tx.Container(t.ID)
+				c, err := t.known(tx)
 				if err != nil {
 					return err
 				}
-				c.ID, c.Sandbox, c.Handler, c.Pod, c.Name = t.ID, t.Sandbox, t.Handler, t.podRef(), t.status.GetMetadata().GetName()
 				c.Annotations = annotations
 				if err := tx.PutContainer(c); err != nil {
 					return err
@@ -224,8 +223,43 @@ func (e *Engine) launch(ctx context.Context, l *launch) {
 	}
 	l.err = status.Errorf(codes.Unknown, "FailedPostStartHook: hook %q of container %q: %s", failed.Hook.Name, failed.ContainerName, failed.Error)
 	close(l.failed)
-	if err := e.Stop(ctx, l.Container, t.grace()); err != nil && ctx.Err() == nil {
-		e.Log.WithError(err).WithField("container", l.ID).Error("a container whose PostStart hook failed is not stopped; the kubelet is told")
+	end := e.Clock.Boot() + t.grace()
+	for ctx.Err() == nil {
+		err := e.Stop(ctx, l.Container, max(0, end-e.Clock.Boot()))
+		if err == nil {
+			return
+		}
+		e.Log.WithError(err).WithField("container", l.ID).Error("a container whose PostStart hook failed is not stopped yet; it is tried again")
+		l.settle()
+		wait(ctx, maxStopPause)
+	}
+}
+
+// condemn puts on disk, in one commit, that the first of the records failed, that
+// those after it are moot, and that the container is to be stopped for it: a crash
+// must not leave one running whose hook failed.
+func (e *Engine) condemn(t *target, records []journal.Record, took time.Duration) {
+	now := time.Now()
+	records[0].Finished = now
+	for i := range records[1:] {
+		r := &records[1+i]
+		r.State, r.Error, r.Finished = journal.Moot, "a hook before it failed, and the container is stopped", now
+	}
+	accepted := journal.Stop{Accepted: now, Asked: t.grace(), Deadline: e.Clock.deadline(e.Clock.Boot() + t.grace())}
+	e.keep(e.Journal.Update(func(tx *journal.Tx) error {
+		c, err := t.known(tx)
+		if err != nil {
+			return err
+		}
+		c.Stop = &accepted
+		if err := tx.PutContainer(c); err != nil {
+			return err
+		}
+		return putAll(tx, records)
+	}), records...)
+	e.report(records[0], took)
+	for _, r := range records[1:] {
+		e.report(r, 0)
 	}
 }
 
@@ -251,6 +285,7 @@ func (e *Engine) postStarts(ctx context.Context, l *launch) (*target, *journal.R
 		return nil, nil
 	}
 	for i, r := range l.records {
+		began := time.Now()
 		l.settleEarly(i)
 		if hooks.Err() == nil && !r.State.Finished() {
 			l.records[i] = e.deliver(hooks, t.client, r)
@@ -262,7 +297,7 @@ func (e *Engine) postStarts(ctx context.Context, l *launch) (*target, *journal.R
 			return nil, nil
 		}
 		if l.records[i].State == journal.Failed && r.Hook.Kill && !r.State.Finished() {
-			e.settle(l.records[i+1:], journal.Moot, "a hook before it failed, and the container is stopped")
+			e.condemn(t, l.records[i:], time.Since(began))
 			return t, &l.records[i]
 		}
 	}

@@ -89,7 +89,7 @@ func (e *Engine) stopRunning(ctx context.Context, s *stop, t *target) {
 
 // preStops are the hooks of a stop: those of the last process, if it accepted it.
 func (e *Engine) preStops(s *stop, t *target) []journal.Record {
-	if s.stored {
+	if s.chosen {
 		return e.openRecords(s.ID, journal.PreStop)
 	}
 	records, err := e.owed(t, journal.PreStop)
@@ -113,17 +113,17 @@ func (e *Engine) preStops(s *stop, t *target) []journal.Record {
 // accept puts a stop and its hooks on disk, in one commit. What stands there
 // already stays as it is. Without a disk the stop goes on all the same.
 func (e *Engine) accept(s *stop, t *target, records []journal.Record) []journal.Record {
-	if s.stored {
+	if s.chosen {
 		return records
 	}
 	stored := make([]journal.Record, len(records))
 	err := e.Journal.Update(func(tx *journal.Tx) error {
-		c, _, err := tx.Container(s.ID)
+		c, err := t.known(tx)
 		if err != nil {
 			return err
 		}
 		accepted := s.record(e.Clock)
-		c.ID, c.Sandbox, c.Handler, c.Pod, c.Name = s.ID, s.Sandbox, s.Handler, t.podRef(), t.status.GetMetadata().GetName()
+		accepted.Chosen = true
 		c.Stop = &accepted
 		for i, r := range records {
 			stored[i] = r

@@ -180,4 +180,7 @@ type Stop struct {
 	Accepted time.Time     `json:"accepted"`
 	Asked    time.Duration `json:"asked"` // The shortest grace period that anybody asked for.
 	Deadline Deadline      `json:"deadline"`
+	// Chosen says that the stop's hooks are on disk. Those of a stop that a failed
+	// PostStart calls for are chosen when it begins.
+	Chosen bool `json:"chosen,omitempty"`
 }

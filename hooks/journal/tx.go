@@ -140,7 +140,7 @@ func (tx *Tx) Shorten(id string, to Stop) error {
 }
 
 func shorter(a, b Stop) Stop {
-	a.Asked = min(a.Asked, b.Asked)
+	a.Asked, a.Chosen = min(a.Asked, b.Asked), a.Chosen || b.Chosen
 	if b.Deadline.BootID != a.Deadline.BootID || b.Deadline.Boot < a.Deadline.Boot { // After a reboot the old one means nothing.
 		a.Deadline = b.Deadline
 	}
