@@ -234,7 +234,8 @@ func (e *Engine) halt(ctx context.Context, s *stop, client runtimeapi.RuntimeSer
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		if e.until(waiting, due) {
-			if err := e.stopContainer(waiting, client, s.ID, 0); err != nil && waiting.Err() == nil {
+			// Not cut off when the stop itself returns: it would arrive after what follows.
+			if err := e.stopContainer(ctx, client, s.ID, 0); err != nil && waiting.Err() == nil {
 				e.Log.WithError(err).WithField("container", s.ID).Warn("a container cannot be killed at the end of its grace period")
 			}
 		}
