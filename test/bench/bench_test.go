@@ -67,10 +67,13 @@ func checkNumbers(t *testing.T, file string) {
 	}
 	run := r.Runs[0]
 	workloads := []string{load.Version, load.ContainerStatus, load.PLEGSecond, load.PodStart, load.ListContainers, load.ListPodSandbox, load.ListContainers, load.ListPodSandbox}
-	if got, want := len(run.Results), len(workloads)*2*len(stand.Names()); got != want {
+	if got, want := len(run.Results), 2*(len(workloads)*len(stand.Names())+1); got != want {
 		t.Errorf("there are %d results, want %d", got, want)
 	}
 	for _, result := range run.Results {
+		if isHooked := result.Contestant == stand.Hooked; isHooked != (result.Commits > 0) {
+			t.Errorf("%s commits %.1f times in each operation of %s", result.Contestant, result.Commits, result.Workload)
+		}
 		if result.Operations == 0 || result.P50 <= 0 || result.P99 < result.P50 || result.PerSecond <= 0 || result.P50ToDirect <= 0 {
 			t.Errorf("a number is missing or impossible: %+v", result)
 		}

@@ -6,6 +6,7 @@ require (
 	github.com/cri-proxy/cri-proxy v0.0.0
 	github.com/siderolabs/grpc-proxy v0.5.2
 	github.com/sirupsen/logrus v1.10.2
+	go.etcd.io/bbolt v1.5.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
 	google.golang.org/grpc v1.85.0

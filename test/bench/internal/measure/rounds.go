@@ -13,12 +13,16 @@ import (
 type turn struct {
 	load.Turn
 
-	cpu time.Duration
+	cpu     time.Duration
+	commits int
 }
 
 func (t turn) p50() float64       { return float64(load.Quantile(t.Latencies, 0.5)) }
 func (t turn) perSecond() float64 { return float64(len(t.Latencies)) / t.Wall.Seconds() }
 func (t turn) cpuPerOp() float64  { return float64(t.cpu) / float64(len(t.Latencies)) }
+func (t turn) commitsPerOp() float64 {
+	return float64(t.commits) / float64(len(t.Latencies))
+}
 
 // rounds holds the turns of each contestant in the order of the rounds.
 type rounds struct {
@@ -60,6 +64,7 @@ func (r *rounds) result(key report.Key) report.Result {
 		P99:        load.Quantile(latencies, 0.99),
 		PerSecond:  report.Median(each(turns, turn.perSecond)),
 		CPU:        time.Duration(report.Median(each(turns, turn.cpuPerOp))),
+		Commits:    report.Median(each(turns, turn.commitsPerOp)),
 
 		P50ToDirect:       r.ratio(key.Contestant, stand.Direct, turn.p50),
 		PerSecondToDirect: r.ratio(key.Contestant, stand.Direct, turn.perSecond),

@@ -107,10 +107,11 @@ func (r *runner) eachMemory(s *stand.Stand, note func(*report.Memory, process.Me
 // measure lets all contestants do one workload.
 func (r *runner) measure(ctx context.Context, s *stand.Stand, w load.Workload, callers int) error {
 	ops := max(w.Ops, 2*callers) // Each caller has to meet the others.
-	rounds := newRounds(s.Contestants)
+	contestants := s.Doing(w.Name)
+	rounds := newRounds(contestants)
 	for i := range r.Rounds + 1 {
-		for j := range s.Contestants {
-			c := s.Contestants[(i+j)%len(s.Contestants)]
+		for j := range contestants {
+			c := contestants[(i+j)%len(contestants)]
 			turn, err := r.turn(ctx, c, w, callers, ops)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.Name, err)
@@ -128,7 +129,7 @@ func (r *runner) measure(ctx context.Context, s *stand.Stand, w load.Workload, c
 
 // turn is one contestant's part of a round, with what it cost.
 func (r *runner) turn(ctx context.Context, c *stand.Contestant, w load.Workload, callers, ops int) (turn, error) {
-	before, err := cpu(c)
+	before, err := used(c)
 	if err != nil {
 		return turn{}, err
 	}
@@ -142,19 +143,28 @@ func (r *runner) turn(ctx context.Context, c *stand.Contestant, w load.Workload,
 	if err != nil {
 		return turn{}, err
 	}
-	after, err := cpu(c)
+	after, err := used(c)
+	done := turn{Turn: taken, cpu: after.cpu - before.cpu, commits: after.commits - before.commits}
 	if err != nil || !peaks {
-		return turn{Turn: taken, cpu: after - before}, err
+		return done, err
 	}
 	now, err := c.Process.Memory()
 	r.memory[c.Name].Peak = max(r.memory[c.Name].Peak, now.Peak)
-	return turn{Turn: taken, cpu: after - before}, err
+	return done, err
 }
 
-// cpu is the time that a contestant has used so far, 0 without a process.
-func cpu(c *stand.Contestant) (time.Duration, error) {
+// usage is what a process has used so far.
+type usage struct {
+	cpu     time.Duration
+	commits int // to the state file
+}
+
+// used is nothing for a contestant without a process.
+func used(c *stand.Contestant) (usage, error) {
 	if c.Process == nil {
-		return 0, nil
+		return usage{}, nil
 	}
-	return c.Process.CPU()
+	cpu, cpuErr := c.Process.CPU()
+	commits, err := c.Commits()
+	return usage{cpu, commits}, errors.Join(cpuErr, err)
 }

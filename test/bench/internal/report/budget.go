@@ -8,7 +8,7 @@ import (
 // Budget is a promise about one number.
 type Budget struct {
 	What      string
-	Unit      string // "× direct", "× raw" or "MiB"
+	Unit      string // "× direct", "× raw", "MiB" or "commits"
 	Limit     float64
 	AtLeast   bool    // the number has to reach the limit instead of keeping below it
 	Tolerance float64 // how far beyond the limit a run may be before it fails
@@ -61,6 +61,7 @@ func Budgets() []Budget {
 	return append(budgets,
 		latency(load.PLEGSecond, MiddleNode, stand.Two, 1.15),
 		latency(load.PodStart, MiddleNode, stand.One, 2.3),
+		commits(load.PodStart, stand.One),
 		memory("at start", 30, func(m Memory) int64 { return m.Start }),
 		memory("with 1,000 pods of 5 containers", 80, func(m Memory) int64 { return m.Node }),
 		memory("peak while 16 callers list 5,000 containers", 200, func(m Memory) int64 { return m.Peak }),
@@ -88,6 +89,15 @@ func cpu(workload string, limit float64) Budget {
 	return Budget{
 		What: title(workload, MiddleNode) + ", CPU", Unit: "× raw", Limit: limit, Tolerance: noise,
 		value: ratio(k, func(r Result) float64 { return r.CPUToRaw }),
+	}
+}
+
+// commits are promised to be none.
+func commits(workload, contestant string) Budget {
+	k := Key{Workload: workload, Containers: MiddleNode, Callers: 1, Contestant: contestant}
+	return Budget{
+		What: title(workload, MiddleNode) + " without hooks, to the state file", Unit: "commits",
+		value: ratio(k, func(r Result) float64 { return r.Commits }),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cri-proxy/cri-proxy/test/bench/internal/load"
 	"github.com/cri-proxy/cri-proxy/test/bench/internal/stand"
 )
 
@@ -42,6 +43,7 @@ func (r Report) Markdown() string {
 		"### 16 callers: operations per second, × direct\n", r.table(Crowd, "per second of direct", formatPerSecond, formatPerSecondToDirect),
 		"### 16 callers: p99\n", r.table(Crowd, "p99 of direct", formatP99, formatP99),
 		"### 16 callers: processor time of the contestant per operation (× raw)\n", r.table(Crowd, "", nil, formatCPU),
+		"### A pod start without hooks and with one PostStart hook\n", r.hooks(),
 		"### Resident memory, MiB\n", r.memory(),
 	}, "\n")
 }
@@ -132,10 +134,37 @@ func (r Report) middle(k Key) Result {
 		P99:               time.Duration(of(func(r Result) float64 { return float64(r.P99) })),
 		PerSecond:         of(func(r Result) float64 { return r.PerSecond }),
 		CPU:               time.Duration(of(func(r Result) float64 { return float64(r.CPU) })),
+		Commits:           of(func(r Result) float64 { return r.Commits }),
 		P50ToDirect:       of(func(r Result) float64 { return r.P50ToDirect }),
 		PerSecondToDirect: of(func(r Result) float64 { return r.PerSecondToDirect }),
 		CPUToRaw:          of(func(r Result) float64 { return r.CPUToRaw }),
 	}
+}
+
+// hooks compares the starts of pods with and without a hook.
+func (r Report) hooks() string {
+	rows := [][]string{{"contestant", "callers", "p50", "× direct", "p50 added by the hook", "commits to disk per pod"}}
+	for _, callers := range []int{1, Crowd} {
+		keys := r.workloads(callers)
+		at := slices.IndexFunc(keys, func(k Key) bool { return k.Workload == load.PodStart })
+		if at < 0 {
+			continue
+		}
+		var without time.Duration
+		for _, name := range []string{stand.One, stand.Hooked} {
+			key := keys[at]
+			key.Contestant = name
+			result, added := r.middle(key), "–"
+			if name == stand.Hooked {
+				added = formatDuration(result.P50 - without)
+			}
+			without = result.P50
+			rows = append(rows, []string{
+				name, strconv.Itoa(callers), formatP50(result), formatP50ToDirect(result), added, fmt.Sprintf("%.1f", result.Commits),
+			})
+		}
+	}
+	return markdownTable(rows)
 }
 
 func (r Report) memory() string {

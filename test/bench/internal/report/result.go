@@ -40,6 +40,7 @@ type Result struct {
 	P99        time.Duration `json:"p99Nanoseconds"`
 	PerSecond  float64       `json:"perSecond"`
 	CPU        time.Duration `json:"cpuNanosecondsPerOperation"` // of the contestant's process; 0 for direct
+	Commits    float64       `json:"commitsPerOperation"`        // to the state file
 
 	P50ToDirect       float64 `json:"p50ToDirect"`
 	PerSecondToDirect float64 `json:"perSecondToDirect"`

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	bolt "go.etcd.io/bbolt"
+
 	"github.com/cri-proxy/cri-proxy/test/bench/internal/load"
 	"github.com/cri-proxy/cri-proxy/test/bench/internal/process"
 )
@@ -42,6 +44,42 @@ func (s *Stand) two() string {
 func (s *Stand) renamed() string {
 	return fmt.Sprintf("backends.whole.endpoint = %q\n", s.socket("whole")) +
 		"handlers.quick.backend = \"whole\"\nhandlers.quick.runtime = \"runc\"\n"
+}
+
+// hooked is one with a PostStart hook that takes no time of its own.
+func (s *Stand) hooked() string {
+	return s.one() + "[[handlers.runc.hooks.post_start]]\nname = \"register\"\nexec = { command = [\"true\"] }\n"
+}
+
+// stateFile is that of a cri-proxy with a socket.
+func stateFile(socket string) string {
+	return filepath.Join(strings.TrimSuffix(socket, ".sock")+".state", "state.db")
+}
+
+// Commits counts what was written to the state file so far. It reads a copy,
+// since the file is locked.
+func (c *Contestant) Commits() (commits int, err error) {
+	content, err := os.ReadFile(c.state)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	file := c.state + ".copy"
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		return 0, err
+	}
+	db, err := bolt.Open(file, 0o600, &bolt.Options{ReadOnly: true})
+	if err != nil {
+		return 0, fmt.Errorf("read the state of %s: %w", c.Name, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	err = db.View(func(tx *bolt.Tx) error {
+		commits = tx.ID()
+		return nil
+	})
+	return commits, err
 }
 
 // await returns a client once the node is listed in full at its socket. p

@@ -28,9 +28,10 @@ const (
 	One     = "one backend"
 	Two     = "two backends"
 	Renamed = "renamed"
+	Hooked  = "one hook" // It only starts pods.
 )
 
-// Names returns the contestants in the order of the tables.
+// Names returns the contestants in the order of the tables; [Hooked] has its own.
 func Names() []string { return []string{Direct, Relay, Raw, One, Two, Renamed} }
 
 const (
@@ -53,12 +54,14 @@ type Contestant struct {
 	Name    string
 	Process *process.Process // nil for direct
 	Client  *load.Client
+
+	state string // the file of its state; nobody but cri-proxy has one
 }
 
 // Stand is one node, ready to be asked.
 type Stand struct {
 	Options
-	Contestants []*Contestant // as Names
+	Contestants []*Contestant // as Names, then Hooked
 
 	dir       string
 	processes []*process.Process // in the order of their start
@@ -82,6 +85,14 @@ func New(ctx context.Context, o Options) (_ *Stand, err error) {
 		return nil, err
 	}
 	return s, s.contestants(ctx)
+}
+
+// Doing returns those that do a workload.
+func (s *Stand) Doing(workload string) []*Contestant {
+	if workload == load.PodStart {
+		return s.Contestants
+	}
+	return slices.DeleteFunc(slices.Clone(s.Contestants), func(c *Contestant) bool { return c.Name == Hooked })
 }
 
 // Close ends the contestants, then the runtimes.
@@ -134,8 +145,9 @@ func (s *Stand) contestants(ctx context.Context) error {
 		{One, s.socket("one"), []string{runc}, s.proxy("one", runc, s.one())},
 		{Two, s.socket("two"), []string{runc, isolated}, s.proxy("two", runc, s.two())},
 		{Renamed, s.socket("new"), []string{quick}, s.proxy("new", quick, s.renamed())},
+		{Hooked, s.socket("hooked"), []string{runc}, s.proxy("hooked", runc, s.hooked())},
 	} {
-		added := &Contestant{Name: c.name}
+		added := &Contestant{Name: c.name, state: stateFile(c.socket)}
 		if c.start != nil {
 			var err error
 			if added.Process, err = c.start(ctx, c.socket); err != nil {
