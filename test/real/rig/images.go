@@ -66,7 +66,8 @@ type Pushed struct {
 // appletNames are the links to the app program.
 func appletNames() []string {
 	return []string{
-		"append", "cat", "echo", "env", "exit", "hostname", "id", "ls", "pgrep", "serve", "sh", "sleep", "stderr", "top", "tty",
+		"append", "cat", "echo", "env", "exit", "hostname", "id", "leave", "ls", "pgrep", "serve", "sh", "sleep", "stderr",
+		"stubborn", "top", "try", "tty",
 	}
 }
 

@@ -23,13 +23,16 @@ func applets() map[string]applet {
 		"exit":     exit,
 		"hostname": hostname,
 		"id":       id,
+		"leave":    leave,
 		"ls":       list,
 		"pgrep":    pgrep,
 		"serve":    serve,
 		"sh":       sh,
 		"sleep":    sleep,
 		"stderr":   stderr,
+		"stubborn": stubborn,
 		"top":      top,
+		"try":      try,
 		"tty":      tty,
 	}
 }

@@ -8,24 +8,38 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 // serve answers HTTP on a port (8080 unless given), prints one line for each
-// request to standard output, and ends with "terminated" at SIGTERM.
+// request to standard output, and ends with "terminated" at SIGTERM. The second
+// argument is how many seconds to wait before it listens.
 //
-//	/env          the environment
-//	/status/CODE  that status
-//	/slow/SECONDS the answer after so long
-//	anything else "hello from HOSTNAME"
+//	/env             the environment
+//	/status/CODE     that status
+//	/slow/SECONDS    the answer after so long
+//	/redirect?to=URL that way
+//	/busy/COUNT      503 to so many requests, and then as below
+//	anything else    "hello from HOSTNAME"
 func serve(args []string) int {
-	port := "8080"
+	port, delay := "8080", 0
 	if len(args) > 0 {
 		port = args[0]
 	}
+	if len(args) > 1 {
+		var err error
+		if delay, err = strconv.Atoi(args[1]); err != nil {
+			return fail(err)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt) //nolint:forbidigo // There is no caller with a context.
 	defer stop()
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(delay) * time.Second):
+	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+port)
 	if err != nil {
 		return fail(err)
@@ -52,13 +66,14 @@ func logged(next http.Handler) http.Handler {
 
 func routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+	hello := func(w http.ResponseWriter, _ *http.Request) {
 		host, err := os.Hostname()
 		if err != nil {
 			host = err.Error()
 		}
 		fmt.Fprintln(w, "hello from", host)
-	})
+	}
+	mux.HandleFunc("/", hello)
 	mux.HandleFunc("/env", func(w http.ResponseWriter, _ *http.Request) {
 		for _, pair := range os.Environ() {
 			fmt.Fprintln(w, pair)
@@ -70,6 +85,18 @@ func routes() http.Handler {
 			code = http.StatusBadRequest
 		}
 		w.WriteHeader(code)
+	})
+	mux.HandleFunc("/redirect", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, r.FormValue("to"), http.StatusFound) //nolint:gosec // That is what it is for.
+	})
+	var requests atomic.Int64
+	mux.HandleFunc("/busy/{count}", func(w http.ResponseWriter, r *http.Request) {
+		count, err := strconv.ParseInt(r.PathValue("count"), 10, 64)
+		if err != nil || requests.Add(1) <= count {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		hello(w, r)
 	})
 	mux.HandleFunc("/slow/{seconds}", func(_ http.ResponseWriter, r *http.Request) {
 		seconds, err := strconv.Atoi(r.PathValue("seconds"))
