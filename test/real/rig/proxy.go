@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ type Proxy struct {
 	Socket string // path; Endpoint is the same as a URL
 	Admin  string // path of the admin socket
 	Config string // path of the configuration file
+	Log    string // path of its log
 
 	process process
 }
@@ -28,6 +30,7 @@ type Proxy struct {
 type ProxyOptions struct {
 	Name           string // unique in the rig, at most eight characters
 	DefaultHandler string
+	LogLevel       string // "" is debug
 	// Config is the rest of the configuration file: [backends.…] and
 	// [handlers.…]. The listeners, the state folder and the log are the rig's.
 	Config string
@@ -41,10 +44,11 @@ func (r *Rig) Proxy(ctx context.Context, options ProxyOptions) (*Proxy, error) {
 	}
 	p := &Proxy{
 		Socket: filepath.Join(dir, "p.sock"), Admin: filepath.Join(dir, "a.sock"), Config: filepath.Join(dir, "config.toml"),
+		Log: filepath.Join(r.Dir, options.Name+".log"),
 	}
 	p.process = process{
 		name: "cri-proxy " + options.Name, path: r.proxyBinary(),
-		args: []string{"run", "--config", p.Config}, log: filepath.Join(r.Dir, options.Name+".log"),
+		args: []string{"run", "--config", p.Config}, log: p.Log,
 	}
 	config := fmt.Sprintf(`version = 1
 default_handler = %q
@@ -59,9 +63,9 @@ dir = %q
 listen = %q
 
 [log]
-level = "debug"
+level = %q
 
-`, options.DefaultHandler, p.Endpoint(), filepath.Join(dir, "state"), "unix://"+p.Admin)
+`, options.DefaultHandler, p.Endpoint(), filepath.Join(dir, "state"), "unix://"+p.Admin, cmp.Or(options.LogLevel, "debug"))
 	if err := os.WriteFile(p.Config, []byte(config+options.Config), 0o600); err != nil {
 		return nil, err
 	}
