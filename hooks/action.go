@@ -2,12 +2,15 @@ package hooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/hooks/journal"
@@ -37,9 +40,25 @@ func (e *Engine) exec(ctx context.Context, client runtimeapi.RuntimeServiceClien
 	}
 	e.showOutput(r, answer)
 	if answer.GetExitCode() != 0 {
-		return fmt.Errorf("exit code %d", answer.GetExitCode())
+		return exitError(answer.GetExitCode())
 	}
 	return nil
+}
+
+// exitError is a command that has failed, by its exit code.
+type exitError int32
+
+// Error gives the code.
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int32(e)) }
+
+// mayHaveEnded reports whether the end of the container is a reason for a
+// command's error: it was killed, or the runtime could not run it.
+func mayHaveEnded(err error) bool {
+	if code, ok := errors.AsType[exitError](err); ok {
+		return code == 128+exitError(syscall.SIGKILL)
+	}
+	_, ok := status.FromError(err)
+	return ok
 }
 
 func (e *Engine) showOutput(r journal.Record, answer *runtimeapi.ExecSyncResponse) {

@@ -57,7 +57,7 @@ func (e *Engine) deliver(ctx context.Context, client runtimeapi.RuntimeServiceCl
 		if ctx.Err() != nil {
 			break
 		}
-		if errors.Is(err, errExited) || !isRunning(ctx, client, r.Container) {
+		if errors.Is(err, errExited) || !isRunning(ctx, client, r.Container) || left <= 1 && mayHaveEnded(err) && ends(ctx, client, r.Container) {
 			r.State, r.Error = journal.Moot, errExited.Error()
 			return e.finish(r, time.Since(began))
 		}
@@ -72,6 +72,21 @@ func (e *Engine) deliver(ctx context.Context, client runtimeapi.RuntimeServiceCl
 		pause = min(2*pause, configs.MaxBackoff)
 	}
 	return e.cutShort(ctx, r, time.Since(began))
+}
+
+// How long, and how often, the end of a container is waited for that may have
+// taken a command with it: runtimes tell of the command first.
+const endTime, endLook = 500 * time.Millisecond, 50 * time.Millisecond
+
+// ends reports whether the container has ended, or does so within a moment.
+func ends(ctx context.Context, client runtimeapi.RuntimeServiceClient, container string) bool {
+	for end := time.Now().Add(endTime); time.Now().Before(end) && ctx.Err() == nil; {
+		if !isRunning(ctx, client, container) {
+			return ctx.Err() == nil
+		}
+		wait(ctx, endLook)
+	}
+	return false
 }
 
 // attemptsLeft counts out those that are known to have failed. One that the end

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,5 +107,47 @@ func TestExecInAContainerThatEnds(t *testing.T) {
 	r.ID = "another"
 	if done := e.deliver(t.Context(), f, r); done.State != journal.Moot || done.Attempts != 1 {
 		t.Errorf("a later one is %s after %d attempts (%s)", done.State, done.Attempts, done.Error)
+	}
+}
+
+// A runtime may tell that a command was killed, or cannot be run, a moment before
+// it tells that the container has ended.
+func TestExecIsToldBeforeTheEndOfItsContainer(t *testing.T) {
+	t.Parallel()
+	noSuch := status.Error(codes.Unknown, "failed to exec in container")
+	for _, tt := range []struct {
+		name   string
+		code   int32
+		err    error
+		exits  bool
+		want   journal.State
+		reason string
+	}{
+		{name: "killed with it", code: 137, exits: true, want: journal.Moot, reason: errExited.Error()},
+		{name: "too late for it", err: noSuch, exits: true, want: journal.Moot, reason: errExited.Error()},
+		{name: "killed alone", code: 137, want: journal.Failed, reason: "exit code 137"},
+		{name: "no such program", err: noSuch, want: journal.Failed, reason: "failed to exec"},
+		{name: "failed before it", code: 1, exits: true, want: journal.Failed, reason: "exit code 1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var f *fake
+			var exiting sync.WaitGroup
+			f = newFake(t, fakeruntime.Options{Exec: func(ctx context.Context, _ *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+				if tt.exits {
+					exiting.Go(func() {
+						wait(context.WithoutCancel(ctx), 200*time.Millisecond)
+						f.Exit(f.container, 0)
+					})
+				}
+				return &runtimeapi.ExecSyncResponse{ExitCode: tt.code}, tt.err
+			}})
+			e, _ := newCourier(t, logrus.InfoLevel)
+			done := e.deliver(t.Context(), f, f.owed(journal.Hook{Exec: []string{"/bin/hook"}, Attempts: 1}))
+			exiting.Wait()
+			if done.State != tt.want || !strings.Contains(done.Error, tt.reason) {
+				t.Errorf("it is %s (%s), want %s (%s)", done.State, done.Error, tt.want, tt.reason)
+			}
+		})
 	}
 }
