@@ -62,7 +62,7 @@ func TestShippedExamplesAreValid(t *testing.T) {
 	}
 	c := mustParse(t, example.ReplaceAllString(shipped, "$1"))
 	gvisor := c.Handlers["gvisor"]
-	if len(c.Backends) != 2 || len(gvisor.Hooks.PostStart) != 1 || len(gvisor.Hooks.PreStop) != 2 || !gvisor.ServiceEnv.Enabled {
+	if len(c.Backends) != 2 || len(gvisor.Hooks.PostStart) != 1 || len(gvisor.Hooks.PreStop) != 2 || gvisor.ServiceEnv.OnUnavailable != UnavailableSkip {
 		t.Errorf("examples are missing: %+v", c)
 	}
 }

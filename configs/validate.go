@@ -86,11 +86,24 @@ func (v *validator) handlers() {
 		}
 		v.images(p.with("images"), h.Images)
 		v.hooks(p.with("hooks"), h.Hooks)
-		v.oneOf(p.with("service_env", "on_unavailable"), h.ServiceEnv.OnUnavailable, UnavailableFail, UnavailableSkip)
-		for i, namespace := range h.ServiceEnv.Namespaces {
-			v.label(p.with("service_env", "namespaces", index(i)), namespace)
-		}
+		v.serviceEnv(p.with("service_env"), h.ServiceEnv)
 	}
+}
+
+func (v *validator) serviceEnv(p path, e HandlerServiceEnv) {
+	if e.Enabled && !v.hasServices() {
+		v.report(p.with("enabled"), "needs Services, but neither kubernetes.kubeconfig nor service_env.services_file is set; set one of them")
+	}
+	v.oneOf(p.with("on_unavailable"), e.OnUnavailable, UnavailableFail, UnavailableSkip)
+	for i, namespace := range e.Namespaces {
+		v.label(p.with("namespaces", index(i)), namespace)
+	}
+}
+
+// hasServices tells whether a source of Services is meant, be it with a value that cannot be decoded.
+func (v *validator) hasServices() bool {
+	return v.config.Kubernetes.Kubeconfig != "" || v.source.lost(path{"kubernetes", "kubeconfig"}) ||
+		v.config.ServiceEnv.ServicesFile != "" || v.source.lost(path{"service_env", "services_file"})
 }
 
 func (v *validator) images(p path, i Images) {

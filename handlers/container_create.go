@@ -36,7 +36,11 @@ func (r *Runtime) createContainer(ctx context.Context, call *rawcri.Call) error 
 		}
 	}
 	listed := listedAs(&request)
-	frame, err := r.prepare(ctx, call, b, &request)
+	added, err := r.addServiceEnv(handler, &request)
+	if err != nil {
+		return err
+	}
+	frame, err := r.prepare(ctx, call, b, &request, added)
 	if err != nil {
 		return err
 	}
@@ -55,8 +59,8 @@ func (r *Runtime) createContainer(ctx context.Context, call *rawcri.Call) error 
 }
 
 // prepare returns the frame to send: the one that came, unless something in
-// it must be another for this backend.
-func (r *Runtime) prepare(ctx context.Context, call *rawcri.Call, b *backend.Backend, request *runtimeapi.CreateContainerRequest) (*rawcri.Frame, error) {
+// it was changed before or must be another for this backend.
+func (r *Runtime) prepare(ctx context.Context, call *rawcri.Call, b *backend.Backend, request *runtimeapi.CreateContainerRequest, changed bool) (*rawcri.Frame, error) {
 	pulled, err := r.PrepareImage(ctx, b, request)
 	if err != nil {
 		return nil, err
@@ -65,7 +69,7 @@ func (r *Runtime) prepare(ctx context.Context, call *rawcri.Call, b *backend.Bac
 	if err != nil {
 		return nil, err
 	}
-	if !pulled && !named {
+	if !pulled && !named && !changed {
 		return call.Request, nil
 	}
 	return rawcri.Encode(request)

@@ -44,6 +44,11 @@ func (r *Runtime) hasHooks(handler string) bool { return r.Hooks != nil && r.Hoo
 // hooksAnywhere reports whether it matters which handler a container has.
 func (r *Runtime) hooksAnywhere() bool { return slices.ContainsFunc(r.Table.Names(), r.hasHooks) }
 
+// handlerMatters reports whether it matters which handler a new container has.
+func (r *Runtime) handlerMatters() bool {
+	return r.hooksAnywhere() || r.ServiceEnv != nil && r.ServiceEnv.HasSource()
+}
+
 // findContainer asks a backend for a container that routing does not know by
 // this id, which may be short. With a single backend nobody else asks.
 func (r *Runtime) findContainer(ctx context.Context, b *backend.Backend, id string) (hooks.Container, error) {
@@ -71,7 +76,7 @@ func (r *Runtime) sandboxHandler(ctx context.Context, b *backend.Backend, id str
 	if known, ok := r.Index.Sandbox(id); ok {
 		return id, known.Handler, nil
 	}
-	if id == "" || !r.hooksAnywhere() {
+	if id == "" || !r.handlerMatters() {
 		return id, "", nil
 	}
 	limited, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)

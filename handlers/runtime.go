@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-proxy/cri-proxy/handlers/serviceenv"
 	"github.com/cri-proxy/cri-proxy/hooks"
 	"github.com/cri-proxy/cri-proxy/internal/backend"
 	"github.com/cri-proxy/cri-proxy/internal/rawcri"
@@ -27,6 +28,8 @@ type Options struct {
 	// Hooks deliver the handlers' hooks and stop the containers that have some;
 	// nil means that none has.
 	Hooks *hooks.Engine
+	// ServiceEnv makes the Service variables of containers; nil means none.
+	ServiceEnv *serviceenv.Variables
 	// Pins are the handlers of sandboxes on disk, for those that a backend
 	// cannot tell apart.
 	Pins Pins

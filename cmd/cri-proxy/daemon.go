@@ -15,6 +15,7 @@ import (
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/handlers"
+	"github.com/cri-proxy/cri-proxy/handlers/serviceenv"
 	"github.com/cri-proxy/cri-proxy/hooks"
 	"github.com/cri-proxy/cri-proxy/imageservice"
 	"github.com/cri-proxy/cri-proxy/internal/admin"
@@ -31,19 +32,20 @@ const adminShutdownTime = time.Second
 
 // daemon is the running proxy. It is made by newDaemon and ended by close.
 type daemon struct {
-	cfg      *configs.Config
-	log      *logrus.Entry
-	started  time.Time
-	store    *state.Store
-	index    *routing.Index
-	table    *routing.Table
-	backends *backend.Set
-	images   *imageservice.Service
-	hooks    *hooks.Engine
-	server   *rawcri.Server
-	listener net.Listener
-	admin    *admin.Server
-	notify   *notifier
+	cfg        *configs.Config
+	log        *logrus.Entry
+	started    time.Time
+	store      *state.Store
+	index      *routing.Index
+	table      *routing.Table
+	backends   *backend.Set
+	images     *imageservice.Service
+	hooks      *hooks.Engine
+	serviceEnv *serviceenv.Variables
+	server     *rawcri.Server
+	listener   net.Listener
+	admin      *admin.Server
+	notify     *notifier
 }
 
 // newDaemon wires the proxy and claims what it needs of the machine, state
@@ -82,10 +84,14 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 	if d.hooks, err = d.newHooks(registry); err != nil {
 		return nil, err
 	}
+	if d.serviceEnv, err = d.newServiceEnv(registry); err != nil {
+		return nil, err
+	}
 	front := handlers.New(handlers.Options{
 		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "handlers"),
 		PrepareImage: d.images.Prepare,
 		Hooks:        d.hooks,
+		ServiceEnv:   d.serviceEnv,
 		Pins:         handlers.Pins{Put: pins.Put, Delete: pins.Delete},
 	})
 	d.server = rawcri.NewServer(rawcri.ServerOptions{
@@ -177,6 +183,7 @@ func (d *daemon) serveCRI(ctx context.Context) error {
 	group.Go(func() error { return d.hooks.Run(hooksCtx) })
 	group.Go(func() error { return d.backends.Run(ctx) })
 	group.Go(func() error { return d.images.Run(ctx) })
+	group.Go(func() error { return d.runServiceEnv(ctx) })
 	group.Go(func() error { return d.server.Serve(d.listener) })
 	group.Go(func() error { return d.announce(ctx) })
 	group.Go(func() error {

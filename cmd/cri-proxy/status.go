@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cri-proxy/cri-proxy/configs"
+	"github.com/cri-proxy/cri-proxy/handlers/serviceenv"
 	"github.com/cri-proxy/cri-proxy/imageservice"
 	"github.com/cri-proxy/cri-proxy/internal/admin"
 )
@@ -31,6 +32,8 @@ type report struct {
 	Sandboxes      int             `json:"sandboxes"`
 	Containers     int             `json:"containers"`
 	StateSetAside  string          `json:"stateSetAside,omitempty"` // Where a corrupt state file went.
+	// ServiceCache is where the Service variables come from.
+	ServiceCache *serviceenv.State `json:"serviceCache,omitempty"`
 }
 
 type handlerReport struct {
@@ -56,7 +59,7 @@ type backendReport struct {
 func (d *daemon) report(ctx context.Context) report {
 	r := report{
 		Version: readVersion().Version, Started: d.started, Listen: d.cfg.Server.Listen,
-		DefaultHandler: d.cfg.DefaultHandler, StateSetAside: d.store.ResetFrom(),
+		DefaultHandler: d.cfg.DefaultHandler, StateSetAside: d.store.ResetFrom(), ServiceCache: d.serviceEnv.State(),
 	}
 	if err := d.ready(ctx); err != nil {
 		r.NotReady = err.Error()
@@ -161,6 +164,7 @@ func (r report) print(out io.Writer) error {
 	if r.StateSetAside != "" {
 		fmt.Fprintf(w, "STATE\tthe old file was corrupt and is now %s\n", r.StateSetAside)
 	}
+	r.printServiceCache(w)
 	fmt.Fprintf(w, "\nHANDLER\tBACKEND\tRUNTIME\n")
 	for _, h := range r.Handlers {
 		name := h.Name
@@ -186,6 +190,22 @@ func (r report) print(out io.Writer) error {
 		}
 	}
 	return w.Flush()
+}
+
+// printServiceCache prints where the Service variables come from, if there are any.
+func (r report) printServiceCache(w *tabwriter.Writer) {
+	if r.ServiceCache == nil {
+		return
+	}
+	s := *r.ServiceCache
+	line := fmt.Sprintf("%d from %s", s.Services, s.Source)
+	if !s.Synced {
+		line = "not known yet from " + s.Source
+	}
+	if s.Error != "" {
+		line += ": " + s.Error
+	}
+	fmt.Fprintf(w, "SERVICES\t%s\n", line)
 }
 
 // printPreloads prints what became of the preloaded images, if there are any.
