@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/handlers"
@@ -35,11 +36,13 @@ type daemon struct {
 	cfg        *configs.Config
 	log        *logrus.Entry
 	started    time.Time
+	api        *rest.Config // nil without an API server
 	store      *state.Store
 	index      *routing.Index
 	table      *routing.Table
 	backends   *backend.Set
 	images     *imageservice.Service
+	events     *hooks.Events // nil without an API server
 	hooks      *hooks.Engine
 	serviceEnv *serviceenv.Variables
 	server     *rawcri.Server
@@ -62,6 +65,9 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 	if d.notify, err = newNotifier(component(log, "systemd")); err != nil {
 		return nil, err
 	}
+	if d.api, err = restConfig(cfg); err != nil {
+		return nil, err
+	}
 	if d.store, err = state.Open(ctx, state.Options{Dir: cfg.State.Dir, Log: component(log, "state")}); err != nil {
 		return nil, fmt.Errorf("state.dir: %w", err)
 	}
@@ -81,7 +87,7 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 	d.images = imageservice.New(imageservice.Options{
 		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "imageservice"), Metrics: registry,
 	})
-	if d.hooks, err = d.newHooks(registry); err != nil {
+	if d.hooks, err = d.newHooks(ctx, registry); err != nil {
 		return nil, err
 	}
 	if d.serviceEnv, err = d.newServiceEnv(registry); err != nil {
@@ -228,6 +234,9 @@ func (d *daemon) close() error {
 	}
 	if d.admin != nil {
 		errs = append(errs, ignoreClosed(d.admin.Close()))
+	}
+	if d.events != nil {
+		d.events.Close()
 	}
 	if d.backends != nil {
 		errs = append(errs, d.backends.Close())

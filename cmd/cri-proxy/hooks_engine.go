@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
@@ -14,21 +16,36 @@ import (
 )
 
 // newHooks makes the engine of the hooks, on the daemon's state file.
-func (d *daemon) newHooks(registry prometheus.Registerer) (*hooks.Engine, error) {
+func (d *daemon) newHooks(ctx context.Context, registry prometheus.Registerer) (*hooks.Engine, error) {
 	clock, err := hooks.SystemClock()
 	if err != nil {
 		return nil, err
 	}
 	log := component(d.log, "hooks")
+	warn, err := d.newEvents(ctx, log)
+	if err != nil {
+		return nil, err
+	}
 	return hooks.New(hooks.Options{
 		Handlers: d.cfg.Handlers, Journal: journal.New(d.store, nil), Clock: clock,
 		Backend: d.runtimeOf, NodeIP: nodeIP,
-		// There is no API server to make an Event on.
-		Warn: func(pod journal.Pod, reason, message string) {
-			log.WithFields(logrus.Fields{"namespace": pod.Namespace, "pod": pod.Name, "reason": reason}).Debug(message)
-		},
-		Registerer: registry, Log: log,
+		Warn: warn, Registerer: registry, Log: log,
 	})
+}
+
+// newEvents returns what makes Kubernetes Events; nil without an API server.
+func (d *daemon) newEvents(ctx context.Context, log *logrus.Entry) (warn func(pod journal.Pod, reason, message string), err error) {
+	if d.api == nil {
+		return nil, nil //nolint:nilnil // Nobody could be told.
+	}
+	node, err := os.Hostname() // The kubelet's default for the node's name.
+	if err != nil {
+		return nil, err
+	}
+	if d.events, err = hooks.StartEvents(ctx, d.api, strings.ToLower(node), log); err != nil {
+		return nil, kubeconfigError(d.cfg.Kubernetes.Kubeconfig, err)
+	}
+	return d.events.Warn, nil
 }
 
 // runtimeOf returns the client of the runtime that has a container, or a

@@ -27,9 +27,15 @@ import (
 // whose hooks the configuration given adds, and plain, which has none.
 func hooked(t *testing.T, handlers string) (*proxy, *fakeruntime.Runtime) {
 	t.Helper()
+	return hookedWith(t, "", handlers)
+}
+
+// hookedWith is the same with more at the top of the configuration.
+func hookedWith(t *testing.T, top, handlers string) (*proxy, *fakeruntime.Runtime) {
+	t.Helper()
 	alpha := fakeruntime.Start(t, fakeruntime.Options{Name: "alpha", Runtimes: []string{"runc", "plain"}})
 	alpha.AddImage("app", nil)
-	return startProxy(t, `
+	return startProxy(t, top+`
 default_handler = "runc"
 [backends.alpha]
 endpoint = "`+alpha.Endpoint()+`"

@@ -114,7 +114,10 @@ func TestKubeconfigRefused(t *testing.T) {
 func checkRefused(t *testing.T, path string) {
 	t.Helper()
 	d := &daemon{cfg: configOf(path), log: quiet()}
-	_, err := d.newServiceEnv(nil)
+	var err error
+	if d.api, err = restConfig(d.cfg); err == nil { // A client of it shows the rest.
+		_, err = d.newServiceEnv(nil)
+	}
 	if err == nil || !strings.HasPrefix(err.Error(), "kubernetes.kubeconfig: "+path+" cannot be used; ") {
 		t.Fatalf("got %v", err)
 	}

@@ -14,12 +14,8 @@ import (
 // newServiceEnv makes the source of the Service variables; it asks nobody for
 // anything yet.
 func (d *daemon) newServiceEnv(registry prometheus.Registerer) (*serviceenv.Variables, error) {
-	api, err := restConfig(d.cfg)
-	if err != nil {
-		return nil, err
-	}
 	v, err := serviceenv.New(serviceenv.Options{
-		Handlers: d.cfg.Handlers, File: d.cfg.ServiceEnv.ServicesFile, Config: api,
+		Handlers: d.cfg.Handlers, File: d.cfg.ServiceEnv.ServicesFile, Config: d.api,
 		Registerer: registry, Log: component(d.log, "serviceenv"),
 	})
 	if err != nil && d.cfg.Kubernetes.Kubeconfig != "" {
