@@ -221,8 +221,12 @@ func (e *Engine) launch(ctx context.Context, l *launch) {
 	if failed == nil {
 		return
 	}
-	l.err = status.Errorf(codes.Unknown, "FailedPostStartHook: hook %q of container %q: %s", failed.Hook.Name, failed.ContainerName, failed.Error)
-	close(l.failed)
+	select {
+	case <-l.settled: // Nobody waits, and a caller that is slow to go must not learn more than others.
+	default:
+		l.err = status.Errorf(codes.Unknown, "FailedPostStartHook: hook %q of container %q: %s", failed.Hook.Name, failed.ContainerName, failed.Error)
+		close(l.failed)
+	}
 	end := e.Clock.Boot() + t.grace()
 	for ctx.Err() == nil {
 		err := e.Stop(ctx, l.Container, max(0, end-e.Clock.Boot()))
