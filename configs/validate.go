@@ -31,9 +31,6 @@ func (v *validator) validate() {
 	v.hostPort(path{"tracing", "endpoint"}, c.Tracing.Endpoint, 1)
 	v.absolute(path{"kubernetes", "kubeconfig"}, c.Kubernetes.Kubeconfig)
 	v.absolute(path{"service_env", "services_file"}, c.ServiceEnv.ServicesFile)
-	if c.Kubernetes.Kubeconfig != "" && c.ServiceEnv.ServicesFile != "" {
-		v.report(path{"service_env", "services_file"}, "replaces the API server, but kubernetes.kubeconfig is set too; set one of them")
-	}
 	v.backends()
 	v.handlers()
 	v.sockets()

@@ -70,7 +70,9 @@ func nextEvent(t *testing.T, events <-chan *corev1.Event) *corev1.Event {
 func TestHookEvents(t *testing.T) {
 	t.Parallel()
 	kubeconfig, events := eventAPI(t, nil)
-	p, _ := hookedWith(t, fmt.Sprintf("kubernetes.kubeconfig = %q\n", kubeconfig),
+	// With a file of Services the API server is for Events alone.
+	services := writeFile(t, "services.yaml", servicesAt("10.0.0.7"))
+	p, _ := hookedWith(t, fmt.Sprintf("kubernetes.kubeconfig = %q\n%s\n", kubeconfig, fromFile(services)),
 		hook("post_start", command("exit", "3"), `on_failure = "ignore"`)+hook("pre_stop", command("exit", "4")))
 	_, container := p.started("runc")
 	checkEvent(t, nextEvent(t, events), "FailedPostStartHook", `PostStart hook "post_start" of container "c" failed: exit code 3`)
