@@ -3,9 +3,11 @@ package serviceenv
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,6 +162,35 @@ func TestClusterEndsAtOnce(t *testing.T) {
 	if err := <-done; err != nil || time.Since(began) > time.Second {
 		t.Errorf("%v, after %s", err, time.Since(began))
 	}
+}
+
+// TestClusterClosesConnections: none is left open when the source is followed no
+// longer.
+func TestClusterClosesConnections(t *testing.T) {
+	t.Parallel()
+	a := newAPIServer(t, true)
+	var open atomic.Int32
+	a.server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		case http.StateActive, http.StateIdle, http.StateHijacked:
+		}
+	}
+	a.refuseWith(http.StatusUnauthorized)
+	a.start()
+	r := newRig(t, Options{Config: a.config(runtime.ContentTypeProtobuf)})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	eventually(t, "it was asked", func() bool { return r.State().Error != "" && open.Load() > 0 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	eventually(t, "all is closed", func() bool { return open.Load() == 0 })
 }
 
 // TestClusterKeepsLittle: nothing but what the variables need is kept.

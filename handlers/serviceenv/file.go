@@ -87,8 +87,8 @@ func same(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-// readServices returns the file's Services, and what the file was like. One that
-// changes meanwhile is only half written.
+// readServices returns the file's Services, and what the file was like just
+// before: a change while it is read is seen by the next look.
 func readServices(path string) ([]*corev1.Service, os.FileInfo, error) {
 	info, err := os.Stat(path) // A pipe would block the open.
 	if err != nil {
@@ -102,8 +102,7 @@ func readServices(path string) ([]*corev1.Service, os.FileInfo, error) {
 		return nil, nil, err
 	}
 	defer opened.Close() //nolint:errcheck // Nothing was written.
-	before, err := opened.Stat()
-	if err != nil {
+	if info, err = opened.Stat(); err != nil {
 		return nil, nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(opened, maxFile+1))
@@ -113,14 +112,11 @@ func readServices(path string) ([]*corev1.Service, os.FileInfo, error) {
 	if len(data) > maxFile {
 		return nil, nil, fmt.Errorf("%s has more than %d bytes", path, maxFile)
 	}
-	if after, err := opened.Stat(); err != nil || !same(before, after) {
-		return nil, nil, errors.Join(fmt.Errorf("%s is being written", path), err)
-	}
 	services, err := parse(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return services, before, nil
+	return services, info, nil
 }
 
 func byNamespace(services []*corev1.Service) map[string][]*corev1.Service {

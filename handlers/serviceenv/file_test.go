@@ -61,16 +61,24 @@ func TestFileFollowed(t *testing.T) {
 	step("nothing of it", "10.0.0.33", 1, 9, 1)
 	write(webAt("10.0.0.5"))
 	step("all of it", "10.0.0.5", 1, 9, 0)
-	if err := os.Remove(path); err != nil {
+	if err := os.Rename(path, path+".away"); err != nil {
 		t.Fatal(err)
 	}
 	step("the file went", "10.0.0.5", 1, 12, 1)
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	step("the same file came back", "10.0.0.5", 1, 12, 0)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	step("the file was removed", "10.0.0.5", 1, 15, 1)
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	step("a pipe, which nobody writes to", "10.0.0.5", 1, 15, 1)
+	step("a pipe, which nobody writes to", "10.0.0.5", 1, 18, 1)
 	replace(t, path, list())
-	step("no Services any more", "", 1, 15, 0)
+	step("no Services any more", "", 1, 18, 0)
 	if got := r.host("shop", webHost); got != "" {
 		t.Errorf("got %q of an empty list", got)
 	}
