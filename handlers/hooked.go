@@ -32,17 +32,25 @@ func (r *Runtime) hooked(ctx context.Context, call *rawcri.Call) (*backend.Backe
 			return nil, nil, err
 		}
 	}
-	if !r.hasHooks(c.Handler) && (r.Hooks == nil || !r.Hooks.Owns(c.ID)) {
+	if !r.areHooked(c.Handler, c.ID) {
 		return b, nil, nil
 	}
 	return b, &c, nil
+}
+
+// areHooked reports whether the calls about a container or a sandbox are the
+// hooks': by its handler, or since it is being stopped or started by them.
+func (r *Runtime) areHooked(handler, id string) bool {
+	return r.hasHooks(handler) || r.Hooks != nil && r.Hooks.Owns(id)
 }
 
 // hasHooks reports whether the calls about a handler's containers are the hooks'.
 func (r *Runtime) hasHooks(handler string) bool { return r.Hooks != nil && r.Hooks.Has(handler) }
 
 // hooksAnywhere reports whether it matters which handler a container has.
-func (r *Runtime) hooksAnywhere() bool { return slices.ContainsFunc(r.Table.Names(), r.hasHooks) }
+func (r *Runtime) hooksAnywhere() bool {
+	return slices.ContainsFunc(r.Table.Names(), r.hasHooks) || r.Hooks != nil && r.Hooks.IsBusy()
+}
 
 // handlerMatters reports whether it matters which handler a new container has.
 func (r *Runtime) handlerMatters() bool {

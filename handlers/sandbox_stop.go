@@ -53,7 +53,7 @@ func (r *Runtime) endSandbox(ctx context.Context, call *rawcri.Call) (b *backend
 	if err != nil {
 		return nil, false, err
 	}
-	if !r.hasHooks(handler) {
+	if !r.areHooked(handler, sandbox) {
 		return b, false, nil
 	}
 	err = r.Hooks.EndSandbox(ctx, hooks.Container{Sandbox: sandbox, Handler: handler})

@@ -104,27 +104,35 @@ func (e *Engine) Has(handler string) bool {
 	if len(h.PostStart)+len(h.PreStop) > 0 || h.AllowPodHooks || h.PodPreStop == configs.PodPreStopEnsure {
 		return true
 	}
+	return e.anyUnderWay(func(c Container) bool { return c.Handler == handler })
+}
+
+// Owns reports whether a container, or one of a sandbox, has a stop or PostStart
+// hooks under way, so that calls about the two are to come here whatever the
+// handler is by now.
+func (e *Engine) Owns(id string) bool {
+	return e.anyUnderWay(func(c Container) bool { return c.ID == id || c.Sandbox == id })
+}
+
+// IsBusy reports whether anything is under way.
+func (e *Engine) IsBusy() bool {
+	return e.anyUnderWay(func(Container) bool { return true })
+}
+
+func (e *Engine) anyUnderWay(isMeant func(Container) bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, s := range e.stops {
-		if s.Handler == handler {
+		if isMeant(s.Container) {
 			return true
 		}
 	}
 	for _, l := range e.launches {
-		if l.Handler == handler {
+		if isMeant(l.Container) {
 			return true
 		}
 	}
 	return false
-}
-
-// Owns reports whether a container has a stop or PostStart hooks under way, so
-// that calls about it are to come here whatever its handler is by now.
-func (e *Engine) Owns(container string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.stops[container] != nil || e.launches[container] != nil
 }
 
 // Run delivers until ctx ends, first what the last process has left behind.
