@@ -1,8 +1,11 @@
 package real_test
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,203 +17,260 @@ import (
 	"github.com/cri-proxy/cri-proxy/test/real/rig"
 )
 
-// hooksOf are the hooks of a handler, each for the containers of one name. What
-// a hook did stands in /hooks/log, a file of the node.
-const hooksOf = `[backends.alpha]
-endpoint = %q
-[handlers.runc]
-backend = "alpha"
+// The events, as `cri-proxy hooks list` names them.
+const (
+	postStart = "PostStart"
+	preStop   = "PreStop"
+)
 
-[[handlers.runc.hooks.post_start]]
-name = "served"
-http_get = { port = 8080, path = "/" }
-match = { containers = ["app"] }
-[[handlers.runc.hooks.post_start]]
-name = "register"
-exec = { command = ["/bin/append", "/hooks/log", "registered"] }
-match = { containers = ["app"] }
-[[handlers.runc.hooks.pre_stop]]
-name = "drain"
-exec = { command = ["/bin/append", "/hooks/log", "drained"] }
-match = { containers = ["app"] }
-
-[[handlers.runc.hooks.post_start]]
-name = "refused"
-exec = { command = ["/bin/exit", "3"] }
-match = { containers = ["bad"] }
-
-[[handlers.runc.hooks.pre_stop]]
-name = "endless"
-exec = { command = ["/bin/sleep", "60"] }
-timeout = "60s"
-match = { containers = ["slow"] }
-
-[[handlers.runc.hooks.pre_stop]]
-name = "pause"
-exec = { command = ["/bin/sleep", "3"] }
-match = { containers = ["kept"] }
-[[handlers.runc.hooks.pre_stop]]
-name = "after"
-exec = { command = ["/bin/append", "/hooks/log", "after"] }
-match = { containers = ["kept"] }
-`
-
-// hooked is a pod whose containers have hooks.
+// hooked is one containerd with proxies in front that deliver hooks.
 type hooked struct {
 	*node
 
-	proxy *rig.Proxy
-	front rig.Crictl
-	image image
-	pod   *runtimeapi.PodSandboxConfig
-	podID string
-	dir   string // What the containers see as /hooks.
+	proxy      *rig.Proxy
+	front      runtimeapi.RuntimeServiceClient // through the proxy
+	containerd runtimeapi.RuntimeServiceClient // past it
+	image      image
+	dir        string // Each container has a folder in it, which it sees as /hooks.
 }
 
-// testHooks delivers hooks in a real containerd: after the start, before the
-// stop, never past the grace period, and across a kill of the proxy.
-func testHooks(ctx context.Context, t *testing.T, n *node, _ *rig.Proxy) {
+// hookRecord is what the tests read of `cri-proxy hooks list`.
+type hookRecord struct {
+	ID, State, Event, Hook, Source, Kind, Container, Error string
+
+	Attempts int
+}
+
+// TestHooks delivers hooks in a real containerd: after the start, before the
+// stop, never past the grace period, and across kills of the proxy. With
+// HOOKS_LONG=1 (as in `make integration HOOKS_LONG=1`) it does so for longer.
+func TestHooks(t *testing.T) {
+	t.Parallel()
+	ctx := interruptible(t)
+	n := &node{Rig: newRig(ctx, t)}
+	if err := n.BuildProxy(ctx); err != nil {
+		t.Fatal(err)
+	}
+	n.alpha = startContainerd(ctx, t, n, "alpha")
+	for name, test := range map[string]func(context.Context, *testing.T, *hooked){
+		"table":            testHookTable,
+		"match":            testHookMatch,
+		"ensured":          testEnsured,
+		"grace":            testGrace,
+		"shorter":          testShorter,
+		"cut-off":          testCutOff,
+		"cut-off-for-long": testCutOffForLong,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(ctx, t, newHooked(t, n))
+		})
+	}
+}
+
+// isLong is what HOOKS_LONG asks for.
+func isLong() bool { return os.Getenv("HOOKS_LONG") != "" }
+
+func newHooked(t *testing.T, n *node) *hooked {
 	t.Helper()
-	proxy, err := n.Proxy(ctx, rig.ProxyOptions{Name: "hooks", DefaultHandler: "runc", Config: fmt.Sprintf(hooksOf, n.alpha.Endpoint())})
+	return &hooked{node: n, containerd: kubelet(t, n, n.alpha.Endpoint()).Runtime, dir: t.TempDir()}
+}
+
+// serve starts the proxy with handlers: a name of each and its hooks, as in the
+// configuration file.
+func (h *hooked) serve(ctx context.Context, t *testing.T, name, logLevel string, handlers map[string]string) {
+	t.Helper()
+	var config strings.Builder
+	fmt.Fprintf(&config, "[backends.alpha]\nendpoint = %q\n[handlers.plain]\nbackend = \"alpha\"\nruntime = \"runc\"\n", h.alpha.Endpoint())
+	for handler, hooks := range handlers {
+		fmt.Fprintf(&config, "[handlers.%s]\nbackend = \"alpha\"\nruntime = \"runc\"\n%s\n", handler, hooks)
+	}
+	var err error
+	h.proxy, err = h.Proxy(ctx, rig.ProxyOptions{Name: name, DefaultHandler: "plain", LogLevel: logLevel, Config: config.String()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hooked{node: n, proxy: proxy, front: crictl(t, n, proxy.Endpoint()), image: pushImage(ctx, t, n), pod: newPod(t, n, "hooks"), dir: t.TempDir()}
-	run(ctx, t, h.front, "pull", h.image.name)
-	if h.podID, err = h.front.RunPod(ctx, "runc", h.pod); err != nil {
-		t.Fatal(err)
-	}
-	t.Run("delivered", func(t *testing.T) { h.testDelivered(ctx, t) })
-	t.Run("failed", func(t *testing.T) { h.testFailed(ctx, t) })
-	t.Run("bounded", func(t *testing.T) { h.testBounded(ctx, t) })
-	t.Run("killed", func(t *testing.T) { h.testKilledInPreStop(ctx, t) })
-	run(ctx, t, h.front, "rmp", "--force", h.podID)
+	h.front, h.image = kubelet(t, h.node, h.proxy.Endpoint()).Runtime, pushImage(ctx, t, h.node)
+	run(ctx, t, crictl(t, h.node, h.proxy.Endpoint()), "pull", h.image.name)
 }
 
-func (h *hooked) container(name string) *runtimeapi.ContainerConfig {
-	c := rig.Container(h.pod, name, h.image.name)
-	c.Mounts = []*runtimeapi.Mount{{HostPath: h.dir, ContainerPath: "/hooks"}}
-	return c
+// hookPod is a pod whose containers have hooks.
+type hookPod struct {
+	*hooked
+
+	config *runtimeapi.PodSandboxConfig
+	id     string
 }
 
-func (h *hooked) start(ctx context.Context, t *testing.T, name string) string {
+// runPod makes a pod; edit, if it is not nil, changes what is asked for.
+func (h *hooked) runPod(ctx context.Context, t *testing.T, handler, name string, edit func(*runtimeapi.PodSandboxConfig)) *hookPod {
 	t.Helper()
-	id, err := h.front.Start(ctx, h.podID, h.pod, h.container(name))
+	p := &hookPod{hooked: h, config: newPod(t, h.node, name)}
+	if edit != nil {
+		edit(p.config)
+	}
+	made, err := h.front.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.config, RuntimeHandler: handler})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return id
+	p.id = made.GetPodSandboxId()
+	return p
 }
 
-// log returns what hooks wrote since the last look.
-func (h *hooked) log(t *testing.T) string {
+func (p *hookPod) remove(ctx context.Context, t *testing.T) {
 	t.Helper()
-	file := filepath.Join(h.dir, "log")
-	written, err := os.ReadFile(file)
-	if err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, nil, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	return string(written)
-}
-
-func (h *hooked) wantExited(ctx context.Context, t *testing.T, id string) {
-	t.Helper()
-	if got := inspect(ctx, t, h.front, id); got.State != "CONTAINER_EXITED" {
-		t.Errorf("the container is %s", got.State)
+	_, stop := p.front.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.id})
+	_, remove := p.front.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.id})
+	if err := errorOr(stop, remove); err != nil {
+		t.Error(err)
 	}
 }
 
-func (h *hooked) testDelivered(ctx context.Context, t *testing.T) {
-	t.Helper()
-	id := h.start(ctx, t, "app")
-	if got := h.log(t); got != "registered\n" {
-		t.Errorf("when the start was answered its hooks had written %q", got)
-	}
-	run(ctx, t, h.front, "stop", "--timeout", "30", id)
-	if got := h.log(t); got != "drained\n" {
-		t.Errorf("when the stop was answered its hooks had written %q", got)
-	}
-	h.wantExited(ctx, t, id)
-	listed, err := h.proxy.Command(ctx, "hooks", "list").CombinedOutput()
+// folder is what a container sees as /hooks.
+func (p *hookPod) folder(container string) string {
+	return filepath.Join(p.dir, p.config.GetMetadata().GetName(), container)
+}
+
+func (p *hookPod) container(name string, command ...string) (*runtimeapi.ContainerConfig, error) {
+	c := rig.Container(p.config, name, p.image.name, command...)
+	c.Mounts = []*runtimeapi.Mount{{HostPath: p.folder(name), ContainerPath: "/hooks"}}
+	return c, os.MkdirAll(p.folder(name), 0o755)
+}
+
+func (p *hookPod) create(ctx context.Context, c *runtimeapi.ContainerConfig) (string, error) {
+	made, err := p.front.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: p.id, Config: c, SandboxConfig: p.config})
+	return made.GetContainerId(), err
+}
+
+// start makes a container and starts it.
+func (p *hookPod) start(ctx context.Context, name string, annotations map[string]string, command ...string) (id string, err error) {
+	c, err := p.container(name, command...)
 	if err != nil {
-		t.Fatalf("%v: %s", err, listed)
+		return "", err
 	}
-	for _, hook := range []string{"served", "register", "drain"} {
-		wantContains(t, string(listed), hook)
+	maps.Copy(c.GetAnnotations(), annotations)
+	if id, err = p.create(ctx, c); err != nil {
+		return "", err
 	}
-	if got := strings.Count(string(listed), "delivered"); got != 3 {
-		t.Errorf("%d hooks are listed as delivered, want 3:\n%s", got, listed)
+	if _, err = p.front.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+		return "", err
 	}
+	return id, p.awaitReady(ctx, name)
 }
 
-// testFailed: a PostStart that fails ends its container, and the start says so.
-func (h *hooked) testFailed(ctx context.Context, t *testing.T) {
-	t.Helper()
-	id, err := h.front.Create(ctx, h.podID, h.pod, h.container("bad"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.front.Run(ctx, "start", id); err == nil || !strings.Contains(err.Error(), "FailedPostStartHook") {
-		t.Errorf("the start: %v, want FailedPostStartHook", err)
-	}
-	waitFor(ctx, t, func() error {
-		if state := inspect(ctx, t, h.front, id).State; state != "CONTAINER_EXITED" {
-			return fmt.Errorf("the container is %s", state)
+// awaitReady waits until a container hears TERM: a first process of a container
+// that has not asked for a signal yet does not get it.
+func (p *hookPod) awaitReady(ctx context.Context, container string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return rig.Poll(ctx, func() error {
+		if strings.Contains(p.printed(container), " stdout F ") || p.written(container) == "RUNS\n" {
+			return nil
 		}
-		return nil
+		return fmt.Errorf("%s is not ready", container)
 	})
 }
 
-// testBounded: a hook that takes longer than the grace period ends with it, and
-// the runtime gets two seconds more at most.
-func (h *hooked) testBounded(ctx context.Context, t *testing.T) {
-	t.Helper()
-	id := h.start(ctx, t, "slow")
-	began := time.Now()
-	run(ctx, t, h.front, "stop", "--timeout", "3", id)
-	if took := time.Since(began); took < 3*time.Second || took > 9*time.Second {
-		t.Errorf("a stop within 3s took %s", took)
-	}
-	h.wantExited(ctx, t, id)
+// written is what hooks wrote to /hooks/log, and printed what the container
+// itself printed.
+func (p *hookPod) written(container string) string {
+	return contentOf(filepath.Join(p.folder(container), "log"))
 }
 
-// testKilledInPreStop: the proxy is killed in the middle of a stop, and the next
-// one brings it to its end.
-func (h *hooked) testKilledInPreStop(ctx context.Context, t *testing.T) {
-	t.Helper()
-	id := h.start(ctx, t, "kept")
-	stopped := make(chan error, 1)
-	go func() {
-		_, err := h.front.Run(ctx, "stop", "--timeout", "25", id)
-		stopped <- err
-	}()
-	waitFor(ctx, t, func() error {
-		listed, err := h.proxy.Command(ctx, "hooks", "list").CombinedOutput()
-		return errorOr(err, contains(string(listed), "pause", "running"))
-	})
-	if err := h.proxy.Kill(); err != nil {
-		t.Fatal(err)
+func (p *hookPod) printed(container string) string {
+	return contentOf(filepath.Join(p.config.GetLogDirectory(), container+"_0.log"))
+}
+
+// contentOf is a file's content, or why there is none.
+func contentOf(file string) string {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
 	}
-	if err := <-stopped; err == nil {
-		t.Error("the stop succeeded though the proxy was killed")
-	}
-	began := time.Now()
-	if err := h.proxy.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(ctx, t, func() error {
-		if state := inspect(ctx, t, h.front, id).State; state != "CONTAINER_EXITED" {
-			return fmt.Errorf("the container is %s", state)
+	return string(content)
+}
+
+// status asks the containerd itself.
+func (h *hooked) status(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error) {
+	answer, err := h.containerd.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+	return answer.GetStatus(), err
+}
+
+// awaitEnd waits until the containerd says that a container has ended.
+func (h *hooked) awaitEnd(ctx context.Context, id string) (s *runtimeapi.ContainerStatus, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err = rig.Poll(ctx, func() (err error) {
+		if s, err = h.status(ctx, id); err == nil && s.GetState() != runtimeapi.ContainerState_CONTAINER_EXITED {
+			err = fmt.Errorf("the container is %s", s.GetState())
 		}
-		return nil
+		return err
 	})
-	if took := time.Since(began); took > 25*time.Second {
-		t.Errorf("the stop ended %s after the restart, past its grace period", took)
+	return s, err
+}
+
+func (h *hooked) stop(ctx context.Context, id string, grace int64) error {
+	_, err := h.front.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: grace})
+	return err
+}
+
+// records are the hooks of a container, as the admin socket tells them.
+func (h *hooked) records(ctx context.Context, container string) ([]hookRecord, error) {
+	answer, err := h.proxy.AdminGet(ctx, "/v1/hooks")
+	return recordsOf(answer, err, container)
+}
+
+// listed is the same from the command.
+func (h *hooked) listed(ctx context.Context, container string) ([]hookRecord, error) {
+	answer, err := h.proxy.Command(ctx, "hooks", "list", "-o", "json").Output()
+	return recordsOf(answer, err, container)
+}
+
+func recordsOf(answer []byte, err error, container string) ([]hookRecord, error) {
+	var report struct{ Hooks []hookRecord }
+	if err = cmp.Or(err, json.Unmarshal(answer, &report)); err != nil {
+		return nil, err
 	}
-	if got := h.log(t); got != "after\n" {
-		t.Errorf("the hooks wrote %q", got)
+	var own []hookRecord
+	for _, r := range report.Hooks {
+		if r.Container == container {
+			own = append(own, r)
+		}
 	}
+	return own, nil
+}
+
+// awaitRecord waits until a hook of the container is in a state.
+func (h *hooked) awaitRecord(ctx context.Context, container, hook, state string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return rig.Poll(ctx, func() error {
+		records, err := h.records(ctx, container)
+		for _, r := range records {
+			if r.Hook == hook && r.State == state {
+				return nil
+			}
+		}
+		return cmp.Or(err, fmt.Errorf("no hook %q is %s: %+v", hook, state, records))
+	})
+}
+
+// hookMetrics are the counts of deliveries of a handler, by event and result.
+func (h *hooked) hookMetrics(ctx context.Context, t *testing.T, handler string) map[string]int {
+	t.Helper()
+	text, err := h.proxy.AdminGet(ctx, "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		var event, result string
+		var count int
+		line = strings.NewReplacer(`"`, " ", ",", " ").Replace(line)
+		format := "cri_proxy_hook_deliveries_total{event= %s  handler= " + handler + "  result= %s } %d"
+		if _, err := fmt.Sscanf(line, format, &event, &result, &count); err == nil {
+			counts[event+" "+result] = count
+		}
+	}
+	return counts
 }

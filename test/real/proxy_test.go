@@ -25,7 +25,6 @@ func testProxy(ctx context.Context, t *testing.T, n *node) {
 		"pull-on-create":  testPullOnCreate,
 		"merged-lists":    testMergedLists,
 		"events":          testEvents,
-		"hooks":           testHooks,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
