@@ -43,7 +43,8 @@ type hookRecord struct {
 
 // TestHooks delivers hooks in a real containerd: after the start, before the
 // stop, never past the grace period, and across kills of the proxy. With
-// HOOKS_LONG=1 (as in `make integration HOOKS_LONG=1`) it does so for longer.
+// HOOKS_LONG=1, as in `make integration HOOKS_LONG=1`, it does so for longer and
+// kills more often.
 func TestHooks(t *testing.T) {
 	t.Parallel()
 	ctx := interruptible(t)
@@ -60,6 +61,7 @@ func TestHooks(t *testing.T) {
 		"shorter":          testShorter,
 		"cut-off":          testCutOff,
 		"cut-off-for-long": testCutOffForLong,
+		"kills":            testKills,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
