@@ -28,6 +28,8 @@ type demo struct {
 	proxy                           *rig.Proxy
 	pods                            []*pod
 	private                         *rig.Private
+	till                            till
+	register                        *register
 }
 
 // pod is one pod of the demo.
@@ -50,8 +52,12 @@ func (d *demo) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	hooks, err := d.openRegister(ctx)
+	if err != nil {
+		return err
+	}
 	d.proxy, err = d.rig.Proxy(ctx, rig.ProxyOptions{
-		Name: "proxy", DefaultHandler: "runc", Config: rig.TwoHandlers(d.alphaContainerd, d.betaContainerd, isolated) + login,
+		Name: "proxy", DefaultHandler: "runc", Config: rig.TwoHandlers(d.alphaContainerd, d.betaContainerd, isolated) + login + hooks,
 	})
 	if err != nil {
 		return err
@@ -114,6 +120,10 @@ func (d *demo) steps() []step {
 		step{"`cri-proxy images pull` gets it for the handler that has it", d.pullPrivate},
 		step{"a pod of that handler runs it, and never pulls", d.runPrivate},
 		step{"`cri-proxy images list` says which handler has it", d.listPrivate},
+		step{"a PostStart registers a container before its start is answered", d.runTill},
+		step{"a PreStop drains it, and then it is stopped", d.drain},
+		step{"killed in the middle of a drain, the proxy drains to the end after its restart", d.killDrain},
+		step{"`cri-proxy hooks list` tells of each hook", d.listHooks},
 		step{"after kill -9 and a restart both pods are there and routed", d.kill},
 	)
 }

@@ -1,7 +1,7 @@
 // Demo shows what cri-proxy is for on this machine: it builds two containerds
 // and the proxy, runs a pod on each behind one socket, pulls a private image for
-// one of them only, and tells at the end in a table what was seen. It needs
-// root, uses nothing of the machine's own container runtimes, and leaves nothing
+// one of them only, delivers hooks, and tells at the end in a table what was seen.
+// It needs root, uses nothing of the machine's own container runtimes, and leaves nothing
 // behind, Ctrl-C included.
 package main
 
@@ -39,6 +39,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		err = errors.Join(err, r.Close(ctx))
 	}()
 	d := &demo{rig: r, out: out}
+	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.start(ctx); err != nil {
 		return err
 	}
