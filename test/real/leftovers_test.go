@@ -1,10 +1,6 @@
 package real_test
 
 import (
-	"net"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/cri-proxy/cri-proxy/test/real/rig"
@@ -47,64 +43,10 @@ func TestEmpty(t *testing.T) {
 	wantImage(ctx, t, c, image, false)
 }
 
-// leftovers is what a rig has left on the machine: processes by their command
-// line and cgroup, mounts, bridges, cgroups, CNI's memory and its
-// folder.
+// leftovers is what a rig has on the machine.
 func leftovers(t *testing.T, r *rig.Rig) []string {
 	t.Helper()
-	found := append(below(t, r.Dir), mentioned(t, r)...)
-	found = append(found, glob(t, filepath.Join("/sys/fs/cgroup", r.CgroupParent()))...)
-	found = append(found, glob(t, filepath.Join("/sys/fs/cgroup/*", r.CgroupParent()))...)
-	found = append(found, glob(t, "/var/lib/cni/results/"+filepath.Base(r.Dir)+"[a-z]-*")...)
-	links, err := net.Interfaces()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, link := range links {
-		if strings.TrimRight(link.Name, "abcdefgh") == filepath.Base(r.Dir) {
-			found = append(found, "bridge "+link.Name)
-		}
-	}
-	return append(found, glob(t, r.Dir)...)
-}
-
-// below are the mounts in a folder.
-func below(t *testing.T, folder string) []string {
-	t.Helper()
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for line := range strings.Lines(string(table)) {
-		if strings.Contains(line, folder+"/") {
-			found = append(found, "mount "+strings.TrimSpace(line))
-		}
-	}
-	return found
-}
-
-// mentioned are the processes that name the rig's folder in their command line
-// or that live in its cgroups.
-func mentioned(t *testing.T, r *rig.Rig) []string {
-	t.Helper()
-	var found []string
-	for file, name := range map[string]string{"cmdline": r.Dir, "cgroup": r.CgroupParent()} {
-		for _, path := range glob(t, "/proc/[0-9]*/"+file) {
-			content, err := os.ReadFile(path)
-			text := strings.ReplaceAll(string(content), "\x00", " ")
-			// A group that is gone holds only the dead that init has not buried yet.
-			if err == nil && strings.Contains(text, name) && !strings.HasSuffix(text, "(deleted)\n") {
-				found = append(found, "process "+path+": "+text)
-			}
-		}
-	}
-	return found
-}
-
-func glob(t *testing.T, pattern string) []string {
-	t.Helper()
-	found, err := filepath.Glob(pattern)
+	found, err := r.Leftovers()
 	if err != nil {
 		t.Fatal(err)
 	}
