@@ -67,7 +67,7 @@ type Pushed struct {
 func appletNames() []string {
 	return []string{
 		"append", "cat", "echo", "env", "exit", "hostname", "id", "leave", "ls", "pgrep", "serve", "sh", "sleep", "stderr",
-		"stubborn", "top", "try", "tty",
+		"stubborn", "tar", "top", "try", "tty",
 	}
 }
 

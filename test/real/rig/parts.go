@@ -27,6 +27,9 @@ type Parts struct {
 	Registry   string // registry
 
 	Containerd17 string // containerd, containerd-shim-runc-v2; "" until BuildContainerd17
+
+	Kubernetes string // kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kubectl; "" until BuildCluster
+	Etcd       string // server; "" until BuildCluster
 }
 
 // tool is one module below test/tools and how its programs are built.
@@ -93,6 +96,23 @@ func (p *Parts) BuildContainerd17(ctx context.Context, root string, progress io.
 		builds: [][]string{{"build", "-trimpath", "tool"}},
 		folder: func(p *Parts) *string { return &p.Containerd17 },
 	}, root, progress)
+}
+
+// BuildCluster adds etcd and Kubernetes, which take two cores some ten minutes
+// the first time. Call it before New.
+func (p *Parts) BuildCluster(ctx context.Context, root string, progress io.Writer) error {
+	etcd := tool{
+		name: "etcd", module: "go.etcd.io/etcd/server/v3",
+		builds: [][]string{{"build", "-trimpath", "tool"}},
+		folder: func(p *Parts) *string { return &p.Etcd },
+	}
+	kubernetes := tool{
+		name: "kubernetes", module: "k8s.io/kubernetes",
+		stamp:  "k8s.io/component-base/version.gitVersion",
+		builds: [][]string{{"build", "-trimpath", "tool"}},
+		folder: func(p *Parts) *string { return &p.Kubernetes },
+	}
+	return errors.Join(p.add(ctx, etcd, root, progress), p.add(ctx, kubernetes, root, progress))
 }
 
 func (p *Parts) add(ctx context.Context, t tool, root string, progress io.Writer) error {

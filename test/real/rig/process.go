@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type process struct {
 	args []string
 	env  []string // over the rig's own environment
 	log  string   // file
+	// within is how long it may take to be ready; 0 is readyWithin.
+	within time.Duration
 
 	running *run // nil while it is not running
 }
@@ -71,7 +74,7 @@ func (r *run) wait(log io.Closer) {
 }
 
 func (p *process) waitReady(ctx context.Context, ready func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.within, readyWithin))
 	defer cancel()
 	return Poll(ctx, func() error {
 		select {

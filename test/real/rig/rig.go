@@ -39,6 +39,7 @@ type Rig struct {
 	mu         sync.Mutex
 	containerd []*Containerd
 	proxies    []*Proxy
+	clusters   []*Cluster
 	registries []*registry // beside that of images
 	fronts     []*Front
 	secrets    []secret
@@ -82,6 +83,9 @@ func (r *Rig) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
 	defer cancel()
 	var problems []error
+	for _, cluster := range r.clusters {
+		problems = append(problems, cluster.close())
+	}
 	for _, proxy := range r.proxies {
 		problems = append(problems, proxy.Stop())
 	}
@@ -109,6 +113,9 @@ func (r *Rig) Logs(w io.Writer) {
 	}
 	for _, proxy := range r.proxies {
 		fmt.Fprintln(w, proxy.process.tail())
+	}
+	for _, cluster := range r.clusters {
+		cluster.logs(w)
 	}
 }
 

@@ -74,7 +74,7 @@ func (r *Rig) end(ctx context.Context) error {
 
 // clean removes what no process of ours needs any more.
 func (r *Rig) clean(ctx context.Context) error {
-	problems := []error{r.removeCgroups(ctx), unmountBelow(r.Dir), r.removeResults()}
+	problems := []error{r.removeCgroups(ctx), unmountBelow(r.Dir), r.removeResults(), r.removeLogLinks()}
 	links, err := net.Interfaces()
 	problems = append(problems, err)
 	for _, link := range links {
