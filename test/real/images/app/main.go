@@ -31,6 +31,7 @@ func applets() map[string]applet {
 		"sleep":    sleep,
 		"stderr":   stderr,
 		"stubborn": stubborn,
+		"tar":      archive,
 		"top":      top,
 		"try":      try,
 		"tty":      tty,
