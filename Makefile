@@ -13,6 +13,7 @@ CACHE    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cri-proxy
 RIG         := test/real
 DEPS        := sh $(RIG)/deps.sh
 INTEGRATION := cd $(RIG) && $(GO) test ./... -count=1 -timeout 20m
+E2E         := cd $(RIG) && E2E=1 $(GO) test ./e2e -count=1 -v -parallel 6 -timeout 60m
 DEMO        := cd $(RIG) && $(GO) run ./cmd/demo
 CONFORMANCE := cd $(RIG) && $(GO) run ./cmd/conformance
 PODSTART    := cd $(RIG) && $(GO) run ./cmd/podstart
@@ -25,10 +26,10 @@ LINT_PACKAGE := github.com/golangci/golangci-lint/v2
 LINT_VERSION := $(shell sed -n 's,.*$(LINT_PACKAGE) \(v[^ ]*\).*,\1,p' $(LINT_MODULE)/go.mod)
 LINT         := $(CACHE)/golangci-lint/$(LINT_VERSION)/golangci-lint
 
-.PHONY: help build lint test unit integration deps demo bench podstart conformance fuzz clean
+.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/cri-proxy, static
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/cri-proxy ./cmd/cri-proxy
@@ -65,6 +66,11 @@ unit: ## run the unit tests with the race detector
 
 integration: deps ## run the tests against real runtimes (root)
 	$(INTEGRATION)
+
+# In parts: E2EFLAGS='-run TestCluster/(shipped|node)'; shorter: E2EFLAGS=-short.
+e2e: deps ## run the tests on a real cluster; builds Kubernetes, and leaves its logs of a failure in bin/e2e (root)
+	@mkdir -p bin/e2e
+	E2E_LOGS=$(CURDIR)/bin/e2e && export E2E_LOGS && $(E2E) $(E2EFLAGS)
 
 deps: ## install what the real runtimes need (root)
 	$(DEPS)
