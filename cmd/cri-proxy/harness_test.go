@@ -51,6 +51,7 @@ type proxy struct {
 	dir     string
 	config  string // TOML.
 	log     *logrus.Entry
+	disk    *disk // nil = that of the machine.
 	daemon  *daemon
 	conn    *grpc.ClientConn // Carries frames and messages.
 	runtime runtimeapi.RuntimeServiceClient
@@ -126,6 +127,9 @@ func (p *proxy) start() {
 	if p.daemon, err = newDaemon(ctx, cfg, p.log); err != nil {
 		cancel()
 		p.t.Fatal(err)
+	}
+	if p.disk != nil {
+		p.disk.mount(p)
 	}
 	p.cancel, p.done = cancel, make(chan error, 1)
 	go func() { p.done <- errors.Join(p.daemon.run(ctx), p.daemon.close()) }()
