@@ -13,7 +13,6 @@ import (
 
 // testDeployment rolls a Deployment of each handler out, onwards and back.
 func testDeployment(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	first := s.image(ctx, t, rig.Image{Env: []string{"RELEASE=first"}})
 	next := "example.test/" + s.name + ":v2"

@@ -23,7 +23,6 @@ const (
 // testProxyKilled kills the proxy again and again, and starts it at once as
 // systemd does.
 func testProxyKilled(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	testFaults(ctx, t, c, 20*time.Second, func(ctx context.Context) error {
 		return errors.Join(c.proxy.Kill(), c.proxy.Start(ctx))
 	})
@@ -31,7 +30,6 @@ func testProxyKilled(ctx context.Context, t *testing.T, c *cluster) {
 
 // testBackendRestarted starts one of the two containerds again and again.
 func testBackendRestarted(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	testFaults(ctx, t, c, 30*time.Second, func(ctx context.Context) error {
 		return errors.Join(c.beta.Stop(), c.beta.Start(ctx))
 	})
@@ -41,7 +39,6 @@ func testBackendRestarted(ctx context.Context, t *testing.T, c *cluster) {
 // often. Those that stay must not notice, those that come run once, those that go
 // leave nothing behind, and the node is ready all the time.
 func testFaults(ctx context.Context, t *testing.T, c *cluster, every time.Duration, fault func(context.Context) error) {
-	t.Helper()
 	last := faultsLast
 	if testing.Short() {
 		last = faultsLastShort

@@ -10,7 +10,6 @@ import (
 // testHandlerInImages: the kubelet has the gate. What it then sends shows in
 // nothing that the kubelet or the proxy count.
 func testHandlerInImages(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	metrics, err := c.Cluster.Kubelet.Get(ctx, "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -21,7 +20,6 @@ func testHandlerInImages(ctx context.Context, t *testing.T, c *cluster) {
 // testEventsAndStreams: the kubelet has events from the proxy, and asks it for
 // streamed lists.
 func testEventsAndStreams(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := rig.Poll(ctx, func() error {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,9 +15,9 @@ import (
 )
 
 // testHooks: the node's hooks run in a pod's container, and its own PreStop runs
-// though the pod is deleted by force.
+// once, whether the kubelet does it, as for a pod that is deleted by force, or does
+// not, as for a container that somebody else stops.
 func testHooks(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	image := s.image(ctx, t, rig.Image{})
 	t.Run("of-the-handler", func(t *testing.T) {
@@ -28,15 +29,55 @@ func testHooks(ctx context.Context, t *testing.T, c *cluster) {
 		}
 	})
 	for _, handler := range handlers() {
+		t.Run("ensured/"+handler, func(t *testing.T) { s.testEnsured(ctx, t, handler, image) })
 		t.Run("forced/"+handler, func(t *testing.T) {
-			own := &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
-				Exec: &corev1.ExecAction{Command: []string{"/bin/append", "/hooks/log", "own"}},
-			}}
-			log := s.hooked(ctx, t, "forced-"+handler, handler, image, "app", own)
+			log := s.hooked(ctx, t, "forced-"+handler, handler, image, "app", preStop())
 			s.mustKubectl(ctx, t, "delete", "pod", "forced-"+handler, "--force", "--grace-period=0")
-			s.wait(ctx, t, func() error { return written(log, "own\n") })
+			s.stopped(ctx, t, "forced-"+handler, handler)
+			if err := written(log, "own\n"); err != nil {
+				t.Error(err)
+			}
 		})
 	}
+}
+
+// testEnsured stops a container past the kubelet, which therefore runs no PreStop.
+func (s *space) testEnsured(ctx context.Context, t *testing.T, handler, image string) {
+	t.Helper()
+	name := "ensured-" + handler
+	log := s.hooked(ctx, t, name, handler, image, "app", preStop())
+	crictl, err := s.Crictl(s.proxy.Endpoint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id, _ := strings.Cut(containerID(s.get(ctx, t, name)), "://")
+	if _, err := crictl.Run(ctx, "stop", "--timeout", "20", id); err != nil {
+		t.Fatal(err)
+	}
+	if err := written(log, "own\n"); err != nil {
+		t.Error(err)
+	}
+}
+
+// preStop is one of a pod's own.
+func preStop() *corev1.Lifecycle {
+	return &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
+		Exec: &corev1.ExecAction{Command: []string{"/bin/append", "/hooks/log", "own"}},
+	}}
+}
+
+// stopped waits until no container of a pod runs, whatever the API server has.
+func (s *space) stopped(ctx context.Context, t *testing.T, pod, handler string) {
+	t.Helper()
+	crictl := s.crictl(t, handler)
+	label := []string{"--label", "io.kubernetes.pod.namespace=" + s.name, "--label", "io.kubernetes.pod.name=" + pod}
+	s.wait(ctx, t, func() error {
+		running, err := crictl.Run(ctx, append([]string{"ps", "--quiet", "--state", "running"}, label...)...)
+		if err == nil && running != "" {
+			err = errors.New("there still runs " + running)
+		}
+		return err
+	})
 }
 
 // hooked runs a pod that has a folder of the node as /hooks, and returns the

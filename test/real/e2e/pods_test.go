@@ -17,7 +17,6 @@ import (
 // testInitAndSidecar: an init container ends, then a sidecar starts and goes on,
 // and the container sees what both have written.
 func testInitAndSidecar(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	image := s.image(ctx, t, rig.Image{})
 	always := corev1.ContainerRestartPolicyAlways
@@ -49,7 +48,6 @@ func testInitAndSidecar(ctx context.Context, t *testing.T, c *cluster) {
 // testJob runs a Job of each handler: one that succeeds, and one whose container
 // fails again and again.
 func testJob(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	image := s.image(ctx, t, rig.Image{})
 	for _, handler := range handlers() {
@@ -79,7 +77,6 @@ func (s *space) startJob(ctx context.Context, t *testing.T, name, handler, image
 
 // testNoClass runs a pod without a RuntimeClass, which is the default handler's.
 func testNoClass(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	pod := s.pod("classless", runc, s.image(ctx, t, rig.Image{}))
 	pod.Spec.RuntimeClassName = nil
@@ -93,7 +90,6 @@ func testNoClass(ctx context.Context, t *testing.T, c *cluster) {
 // testResize gives a running container more memory. It must be the same
 // container, and the runtime must say that it has the new limit.
 func testResize(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	image := s.image(ctx, t, rig.Image{})
 	for _, handler := range handlers() {
@@ -128,7 +124,6 @@ func containerID(pod *corev1.Pod) string { return pod.Status.ContainerStatuses[0
 
 // testImageVolume mounts an image of its own into a container of each handler.
 func testImageVolume(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	image := s.image(ctx, t, rig.Image{})
 	mounted := "example.test/" + s.name + "-mounted:v1"

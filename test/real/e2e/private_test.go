@@ -17,7 +17,6 @@ import (
 // secret of the pod; with a wrong secret it waits, and starts when the secret is
 // corrected.
 func testPrivateImages(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	for _, handler := range handlers() {
 		private := s.private(ctx, t, handler)

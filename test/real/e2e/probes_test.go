@@ -28,7 +28,6 @@ func tcpProbe() *corev1.Probe {
 // testProbes: on each handler, a pod whose probes of every kind succeed is ready
 // when its readiness probe is, and one whose liveness probe fails starts again.
 func testProbes(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	image := s.image(ctx, t, rig.Image{})
 	for _, handler := range handlers() {

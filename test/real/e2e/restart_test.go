@@ -19,7 +19,6 @@ const user = "1234"
 // every pull policy, and then lets each of their containers crash. None is
 // refused its image, and none becomes root.
 func testKubeletRestart(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	before := map[string]*corev1.Pod{}
 	for _, handler := range handlers() {

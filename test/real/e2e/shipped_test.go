@@ -14,7 +14,6 @@ import (
 
 // testShippedObjects applies configs/kubernetes as an administrator would.
 func testShippedObjects(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	for _, name := range []string{"runtimeclasses.yaml", "rbac.yaml"} {
 		s.mustKubectl(ctx, t, "apply", "--filename", shipped(c, name), "--namespace", "")
@@ -30,7 +29,6 @@ func shipped(c *cluster, name string) string {
 
 // testNode: the node says which handlers it has, and which proxy it runs on.
 func testNode(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	node, err := c.Client.CoreV1().Nodes().Get(ctx, rig.NodeName, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +47,6 @@ func testNode(ctx context.Context, t *testing.T, c *cluster) {
 
 // testRBAC: the ServiceAccount may do what cri-proxy does, and no more.
 func testRBAC(ctx context.Context, t *testing.T, s *space) {
-	t.Helper()
 	for _, test := range []struct {
 		do  []string
 		may string
@@ -75,7 +72,6 @@ func testRBAC(ctx context.Context, t *testing.T, s *space) {
 // testScheduling: a pod of the second handler waits for a node with the label,
 // and is counted with its overhead.
 func testScheduling(ctx context.Context, t *testing.T, s *space) {
-	t.Helper()
 	if _, err := s.Push(ctx, "registry.k8s.io/pause:3.10.2", rig.Image{}); err != nil {
 		t.Fatal(err)
 	}

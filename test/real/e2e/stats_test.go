@@ -24,7 +24,6 @@ type summary struct {
 
 // testStats: the kubelet knows what a container of each handler uses.
 func testStats(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	image := s.image(ctx, t, rig.Image{})
 	for _, handler := range handlers() {

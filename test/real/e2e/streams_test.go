@@ -16,7 +16,6 @@ import (
 
 // testStreams does with a pod of each handler what people do with kubectl.
 func testStreams(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	image := s.image(ctx, t, rig.Image{})
 	for _, handler := range handlers() {

@@ -15,7 +15,6 @@ import (
 // testUnknownHandler: a pod whose RuntimeClass names a handler that the node does
 // not have says so, and starts once the node has it.
 func testUnknownHandler(ctx context.Context, t *testing.T, c *cluster) {
-	t.Helper()
 	s := newSpace(ctx, t, c)
 	class := &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "later"}, Handler: "later"}
 	if _, err := c.Client.NodeV1().RuntimeClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil {

@@ -25,11 +25,12 @@ const logLinks = "/var/log/containers"
 // NodeKubelet is the real kubelet of a cluster, started and ended any number of
 // times over one folder.
 type NodeKubelet struct {
-	cluster  *Cluster
-	config   string // path
-	endpoint string
-	port     int
-	process  process
+	Endpoint string // of the runtime, as the next start has it
+
+	cluster *Cluster
+	config  string // path
+	port    int
+	process process
 }
 
 func (c *Cluster) newKubelet(ctx context.Context, endpoint string) error {
@@ -41,7 +42,7 @@ func (c *Cluster) newKubelet(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	k := &NodeKubelet{cluster: c, config: c.file("kubelet.json"), endpoint: endpoint, port: port}
+	k := &NodeKubelet{cluster: c, config: c.file("kubelet.json"), Endpoint: endpoint, port: port}
 	k.process = process{
 		name: "kubelet", path: filepath.Join(c.rig.Parts.Kubernetes, "kubelet"), log: filepath.Join(c.rig.Dir, "kubelet.log"), within: controlWithin,
 		args: []string{
@@ -109,7 +110,7 @@ func (k *NodeKubelet) configuration(gates []string) map[string]any {
 	}
 	return map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-		"containerRuntimeEndpoint": k.endpoint, "featureGates": enabled,
+		"containerRuntimeEndpoint": k.Endpoint, "featureGates": enabled,
 		"address": "127.0.0.1", "port": k.port, "healthzPort": 0, "readOnlyPort": 0,
 		"authentication": map[string]any{
 			"anonymous": map[string]bool{"enabled": false}, "webhook": map[string]bool{"enabled": false},
