@@ -75,8 +75,9 @@ func (e *Engine) deliver(ctx context.Context, client runtimeapi.RuntimeServiceCl
 }
 
 // How long, and how often, the end of a container is waited for that may have
-// taken a command with it: runtimes tell of the command first.
-const endTime, endLook = 500 * time.Millisecond, 50 * time.Millisecond
+// taken a command with it: runtimes tell of the command first, and late of the
+// container where the machine is busy.
+const endTime, endLook = time.Second, 50 * time.Millisecond
 
 // ends reports whether the container has ended, or does so within a moment.
 func ends(ctx context.Context, client runtimeapi.RuntimeServiceClient, container string) bool {
