@@ -8,7 +8,7 @@
 // Guaranteed: a list is whole or it is an error; a create is sent once, and to
 // one backend; the answer of a single backend arrives byte for byte; with one
 // backend configured every call is just passed on, but for what a handler's
-// name or a hook requires.
+// name, a hook or the Service variables require.
 //
 // Not guaranteed: anything about images, which have a package of their own.
 package handlers
