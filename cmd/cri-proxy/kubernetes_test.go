@@ -105,10 +105,6 @@ func TestKubeconfigRefused(t *testing.T) {
 			checkRefused(t, path)
 		})
 	}
-	t.Run("missing", func(t *testing.T) {
-		t.Parallel()
-		checkRefused(t, filepath.Join(t.TempDir(), "kubeconfig"))
-	})
 }
 
 func checkRefused(t *testing.T, path string) {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -17,6 +20,9 @@ func kubernetesService(t *testing.T) *httptest.Server {
 	return httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if agent := q.UserAgent(); q.Header.Get("Authorization") != "Bearer "+apiToken || !strings.HasPrefix(agent, "cri-proxy/") {
 			t.Errorf("%s came with %q", agent, q.Header.Get("Authorization"))
+		}
+		if path := strings.TrimPrefix(q.URL.Path, "/clusters/c-1"); path != "/api/v1/services" {
+			t.Errorf("a request for %s", q.URL.Path)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		switch {
@@ -40,6 +46,30 @@ func answer(t *testing.T, w http.ResponseWriter, body string) {
 	t.Helper()
 	if _, err := w.Write([]byte(body)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestKubeconfigLater: the proxy serves before its node has joined a cluster, and
+// knows the Services when the kubeconfig has come.
+func TestKubeconfigLater(t *testing.T) {
+	t.Parallel()
+	server := kubernetesService(t)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	file := filepath.Join(t.TempDir(), "kubelet.conf")
+	p, alpha := withServices(t, fmt.Sprintf("kubernetes.kubeconfig = %q", file))
+	t.Cleanup(p.stop) // Before the server, which waits for its callers.
+	request := p.asked("runc", nil)
+	if _, err := added(t, p, alpha, request); status.Code(err) != codes.Unavailable || !strings.Contains(messageOf(err), file+" is not there yet") {
+		t.Errorf("before it is there: %v", err)
+	}
+	if err := os.Rename(kubeconfigFor(t, server.URL+"/clusters/c-1"), file); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the Services are known", func() bool { return p.serviceCache().Synced })
+	if got, err := added(t, p, alpha, request); err != nil || len(got) != 8 || got[0] != "KUBERNETES_SERVICE_HOST=10.0.0.1" {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 
