@@ -69,7 +69,8 @@ func (e *Events) Warn(pod journal.Pod, reason, message string) {
 	}, corev1.EventTypeWarning, reason, message)
 }
 
-// Close drops the Events that are not sent yet.
+// Close drops the Events that are not sent yet. What sends them is client-go's; it
+// ends a moment later.
 func (e *Events) Close() {
 	e.cancel()
 	e.broadcaster.Shutdown()
