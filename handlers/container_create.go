@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-proxy/cri-proxy/hooks"
 	"github.com/cri-proxy/cri-proxy/internal/backend"
 	"github.com/cri-proxy/cri-proxy/internal/rawcri"
 	"github.com/cri-proxy/cri-proxy/internal/routing"
@@ -53,7 +54,7 @@ func (r *Runtime) createContainer(ctx context.Context, call *rawcri.Call) error 
 		return err
 	}
 	if r.Hooks != nil {
-		r.Hooks.Created(listed.GetId(), handler, &request)
+		r.Hooks.Created(ctx, hooks.Container{ID: listed.GetId(), Sandbox: sandbox, Handler: handler}, &request)
 	}
 	return call.Send(answer)
 }

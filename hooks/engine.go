@@ -211,18 +211,32 @@ func (e *Engine) Check(handler string, request *runtimeapi.CreateContainerReques
 
 // Created remembers the pod's annotations about hooks for a container that a
 // request which passed Check has made: the runtime keeps only those that the pod
-// had when its sandbox was made. They are in memory until the container is
-// started; should this program die before that, those of the sandbox count.
-func (e *Engine) Created(container, handler string, request *runtimeapi.CreateContainerRequest) {
-	h := e.config(handler)
+// had when its sandbox was made. Where the pod got other ones since, they are put
+// on disk, so that they count as well should this program die before the start.
+// That a pod has none any more is in memory only, which costs others no question.
+func (e *Engine) Created(ctx context.Context, c Container, request *runtimeapi.CreateContainerRequest) {
+	h := e.config(c.Handler)
 	if !h.AllowPodHooks && !h.AllowOptOut {
 		return
 	}
+	values := aboutHooks(request.GetSandboxConfig().GetAnnotations())
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.annotations[container] = podAnnotations{
-		sandbox: request.GetPodSandboxId(), values: aboutHooks(request.GetSandboxConfig().GetAnnotations()),
+	e.annotations[c.ID] = podAnnotations{sandbox: c.Sandbox, values: values}
+	e.mu.Unlock()
+	if values[Annotation] == "" && values[OptOutAnnotation] == "" {
+		return
 	}
+	if err := e.keepAnnotations(ctx, c, values); err != nil {
+		e.Log.WithError(err).WithField("container", c.ID).Warn("the pod's annotations about hooks cannot be recorded: those of its sandbox count if cri-proxy ends before the container is started")
+	}
+}
+
+func (e *Engine) keepAnnotations(ctx context.Context, c Container, values map[string]string) error {
+	t, err := e.look(ctx, c)
+	if err != nil || maps.Equal(values, aboutHooks(t.pod.GetAnnotations())) {
+		return err
+	}
+	return e.Journal.Update(func(tx *journal.Tx) error { return t.putAnnotations(tx, values) })
 }
 
 // podAnnotations are those of a container's pod about hooks.

@@ -54,6 +54,16 @@ func (t *target) known(tx *journal.Tx) (journal.Container, error) {
 	return c, err
 }
 
+// putAnnotations records those about hooks that the pod has and its sandbox has not.
+func (t *target) putAnnotations(tx *journal.Tx, annotations map[string]string) error {
+	c, err := t.known(tx)
+	if err != nil {
+		return err
+	}
+	c.Annotations = annotations
+	return tx.PutContainer(c)
+}
+
 // grace is the pod's grace period; Kubernetes' default if it is not told.
 func (t *target) grace() time.Duration {
 	seconds, err := strconv.Atoi(t.status.GetAnnotations()[graceAnnotation])

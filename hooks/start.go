@@ -140,12 +140,7 @@ func (e *Engine) acceptStart(t *target, records []journal.Record) ([]journal.Rec
 	if len(records) > 0 || keep {
 		err := e.Journal.Update(func(tx *journal.Tx) error {
 			if keep {
-				c, err := t.known(tx)
-				if err != nil {
-					return err
-				}
-				c.Annotations = annotations
-				if err := tx.PutContainer(c); err != nil {
+				if err := t.putAnnotations(tx, annotations); err != nil {
 					return err
 				}
 			}

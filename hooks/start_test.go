@@ -304,7 +304,7 @@ func TestPodHooksLiveThroughARestart(t *testing.T) {
 		if err := r.Check(handlerName, request); err != nil {
 			t.Fatal(err)
 		}
-		r.Created("c", handlerName, request)
+		r.Created(t.Context(), container("c"), request)
 		if err := r.startContainer(t.Context(), d, "c"); err != nil {
 			t.Error(err)
 		}
