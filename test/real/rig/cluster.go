@@ -21,6 +21,10 @@ import (
 // server finds the kubelet there.
 const NodeName = "127.0.0.1"
 
+// clusterLock is held by the one cluster of the machine. It is an abstract socket:
+// the kernel takes it away with the process.
+const clusterLock = "@cri-proxy-rig-cluster"
+
 // controlWithin is how long a part of the control plane may take to start.
 const controlWithin = 2 * time.Minute
 
@@ -34,16 +38,19 @@ type Cluster struct {
 
 	rig     *Rig
 	dir     string
+	lock    net.Listener
 	server  string // URL of the API server
 	control []*process
 	sysctls map[string][]byte // that a kubelet changes, as they were
-	logDir  bool              // the machine had a folder for the links to containers' logs
+	logDir  bool              // the machine had a folder for the links to containers' logs, or there was no kubelet
 }
 
 // Cluster starts a control plane and then the kubelet, whose runtime is at the
-// endpoint, and returns when the node is ready. Parts.BuildCluster comes first.
+// endpoint, and returns when the node is ready. Parts.BuildCluster comes first. A
+// kubelet changes settings that are the machine's, so a second cluster waits for
+// the end of the first.
 func (r *Rig) Cluster(ctx context.Context, endpoint string, gates ...string) (*Cluster, error) {
-	c := &Cluster{rig: r, dir: filepath.Join(r.Dir, "cluster"), logDir: exists(logLinks)}
+	c := &Cluster{rig: r, dir: filepath.Join(r.Dir, "cluster"), logDir: true}
 	c.Kubeconfig = filepath.Join(c.dir, "admin.kubeconfig")
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		return nil, err
@@ -51,7 +58,7 @@ func (r *Rig) Cluster(ctx context.Context, endpoint string, gates ...string) (*C
 	r.mu.Lock()
 	r.clusters = append(r.clusters, c)
 	r.mu.Unlock()
-	for _, start := range []func(context.Context) error{c.startServer, c.connect, c.startControllers} {
+	for _, start := range []func(context.Context) error{c.hold, c.startServer, c.connect, c.startControllers} {
 		if err := start(ctx); err != nil {
 			return nil, err
 		}
@@ -60,6 +67,16 @@ func (r *Rig) Cluster(ctx context.Context, endpoint string, gates ...string) (*C
 		return nil, err
 	}
 	return c, c.Kubelet.Start(ctx, gates...)
+}
+
+// hold waits for its turn.
+func (c *Cluster) hold(ctx context.Context) error {
+	return Poll(ctx, func() (err error) {
+		if c.lock, err = new(net.ListenConfig).Listen(ctx, "unix", clusterLock); err != nil {
+			return fmt.Errorf("another cluster runs on this machine: %w", err)
+		}
+		return nil
+	})
 }
 
 // startServer starts etcd and the API server.
@@ -156,7 +173,11 @@ func (c *Cluster) close() error {
 	for _, part := range slices.Backward(c.control) {
 		problems = append(problems, part.stop())
 	}
-	return errors.Join(append(problems, c.restoreSysctls(), c.removeLogDir())...)
+	problems = append(problems, c.restoreSysctls(), c.removeLogDir())
+	if c.lock != nil {
+		problems = append(problems, c.lock.Close())
+	}
+	return errors.Join(problems...)
 }
 
 func (c *Cluster) logs(w io.Writer) {

@@ -52,6 +52,7 @@ func (c *Cluster) newKubelet(ctx context.Context, endpoint string) error {
 	}
 	c.Kubelet = k
 	// The folder of its pods is below this one; a container of another user passes.
+	c.logDir = exists(logLinks)
 	return errors.Join(c.rig.makeCgroups(), c.saveSysctls(),
 		os.WriteFile(c.file("resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644))
 }
