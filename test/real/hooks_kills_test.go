@@ -160,7 +160,7 @@ func (k *kills) playKilled(ctx context.Context, t *testing.T, c *killed, kill bo
 	}
 	k.wantSettled(ctx, t, c.id)
 	c.stopped = time.Now()
-	c.stopKills = k.during(ctx, t, preStop, kill, func() error {
+	c.stopKills = k.during(ctx, t, preStop, k.instant(preStop, kill), func() error {
 		c.settled = time.Now()
 		return k.stop(ctx, c.id, killGrace)
 	})
@@ -186,7 +186,9 @@ func (k *kills) startKilled(ctx context.Context, t *testing.T, c *killed, kill b
 		if c.id, err = k.create(ctx, config); err != nil {
 			t.Fatal(err)
 		}
-		c.startKills = k.during(ctx, t, postStart, kill, func() error { return k.startAsKubelet(ctx, c.id) })
+		// Later each time: a start that takes longer by now would never be survived.
+		at := k.instant(postStart, kill) * time.Duration(try+1)
+		c.startKills = k.during(ctx, t, postStart, at, func() error { return k.startAsKubelet(ctx, c.id) })
 		s, err := k.status(ctx, c.id)
 		if err != nil {
 			t.Fatal(err)
@@ -216,14 +218,23 @@ func (k *kills) logged(container string) string {
 	return lines.String()
 }
 
-// during makes a call, kills the proxy once at a random instant, and makes the
-// call again until it succeeds. It returns how many calls the kill has cut off.
-func (k *kills) during(ctx context.Context, t *testing.T, event string, kill bool, call func() error) (cut int) {
+// instant is when to kill the proxy in an event; below 0 is not at all.
+func (k *kills) instant(event string, kill bool) time.Duration {
+	if !kill {
+		return -1
+	}
+	return k.random(k.spans[event])
+}
+
+// during makes a call, kills the proxy at an instant, and makes the call again
+// until it succeeds. It returns how many calls the kill has cut off. Without a
+// kill it tells how long the call takes.
+func (k *kills) during(ctx context.Context, t *testing.T, event string, at time.Duration, call func() error) (cut int) {
 	t.Helper()
 	began := time.Now()
 	answer := make(chan error, 1)
 	go func() { answer <- call() }()
-	if !kill {
+	if at < 0 {
 		err := <-answer
 		k.spans[event] = time.Since(began)
 		if err != nil {
@@ -232,7 +243,7 @@ func (k *kills) during(ctx context.Context, t *testing.T, event string, kill boo
 		return 0
 	}
 	select {
-	case <-time.After(k.random(k.spans[event])):
+	case <-time.After(at):
 	case <-ctx.Done():
 	}
 	k.count++

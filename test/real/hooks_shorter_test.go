@@ -56,6 +56,8 @@ func testShorter(ctx context.Context, t *testing.T, h *hooked) {
 
 func (p *hookPod) testShortened(ctx context.Context, t *testing.T, grace time.Duration, call func(context.Context, *hookPod, string) error) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	id, err := p.start(ctx, "app", nil, "/bin/stubborn", "/hooks/log")
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 
 // serve answers HTTP on a port (8080 unless given), prints one line for each
 // request to standard output, and ends with "terminated" at SIGTERM. The second
-// argument is how many seconds to wait before it listens.
+// argument is how many seconds to wait before it listens, which "waiting" tells of.
 //
 //	/env             the environment
 //	/status/CODE     that status
@@ -36,9 +36,12 @@ func serve(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt) //nolint:forbidigo // There is no caller with a context.
 	defer stop()
-	select {
-	case <-ctx.Done():
-	case <-time.After(time.Duration(delay) * time.Second):
+	if delay > 0 {
+		fmt.Println("waiting")
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(delay) * time.Second):
+		}
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+port)
 	if err != nil {
