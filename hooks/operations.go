@@ -52,19 +52,29 @@ func (e *Engine) Drop(id string) error {
 	if r.State.Finished() {
 		return e.Journal.Update(func(tx *journal.Tx) error { return tx.Drop(id) })
 	}
-	e.mu.Lock()
-	cancel := e.deliveries[id]
-	e.mu.Unlock()
-	if cancel != nil {
-		cancel(errDropped) // Its task writes the rest.
+	if e.cutOff(id) {
 		return nil
 	}
 	r.State, r.Error, r.Finished = journal.Moot, errDropped.Error(), time.Now()
 	if err := e.Journal.Update(func(tx *journal.Tx) error { return tx.Put(r) }); err != nil {
 		return err
 	}
-	e.report(r, 0)
+	if !e.cutOff(id) { // Its delivery may have begun meanwhile, before that was written.
+		e.report(r, 0)
+	}
 	return nil
+}
+
+// cutOff ends the delivery of a hook, whose task writes the rest; false if there is none.
+func (e *Engine) cutOff(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	cancel := e.deliveries[id]
+	if cancel == nil {
+		return false
+	}
+	cancel(errDropped)
+	return true
 }
 
 func (e *Engine) record(id string) (journal.Record, error) {
