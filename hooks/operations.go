@@ -43,7 +43,8 @@ func (e *Engine) Retry(ctx context.Context, id string) error {
 }
 
 // Drop removes a finished hook from the journal, and makes one that is not
-// finished moot: it is not tried again. NotFound if there is none.
+// finished moot: it is not tried again. NotFound if there is none,
+// FailedPrecondition if it is finished in this moment.
 func (e *Engine) Drop(id string) error {
 	r, err := e.record(id)
 	if err != nil {
@@ -56,13 +57,25 @@ func (e *Engine) Drop(id string) error {
 		return nil
 	}
 	r.State, r.Error, r.Finished = journal.Moot, errDropped.Error(), time.Now()
-	if err := e.Journal.Update(func(tx *journal.Tx) error { return tx.Put(r) }); err != nil {
+	if err := e.Journal.Update(func(tx *journal.Tx) error { return drop(tx, r) }); err != nil {
 		return err
 	}
 	if !e.cutOff(id) { // Its delivery may have begun meanwhile, before that was written.
 		e.report(r, 0)
 	}
 	return nil
+}
+
+// drop records that a hook is dropped, unless it was finished meanwhile.
+func drop(tx *journal.Tx, r journal.Record) error {
+	now, err := tx.Get(r.ID)
+	if err != nil {
+		return err
+	}
+	if now.State.Finished() {
+		return status.Errorf(codes.FailedPrecondition, "hook %s is %s by now: drop it again to remove its record", r.ID, now.State)
+	}
+	return tx.Put(r)
 }
 
 // cutOff ends the delivery of a hook, whose task writes the rest; false if there is none.
