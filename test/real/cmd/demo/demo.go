@@ -56,8 +56,12 @@ func (d *demo) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	services, err := d.openServices()
+	if err != nil {
+		return err
+	}
 	d.proxy, err = d.rig.Proxy(ctx, rig.ProxyOptions{
-		Name: "proxy", DefaultHandler: "runc", Config: rig.TwoHandlers(d.alphaContainerd, d.betaContainerd, isolated) + login + hooks,
+		Name: "proxy", DefaultHandler: "runc", Config: rig.TwoHandlers(d.alphaContainerd, d.betaContainerd, isolated) + login + hooks + services,
 	})
 	if err != nil {
 		return err
@@ -114,6 +118,7 @@ func (d *demo) steps() []step {
 			step{"exec reaches its container", func(ctx context.Context) (string, error) { return d.exec(ctx, pod) }})
 	}
 	return append(steps,
+		step{"a container finds a Service by its variables, where its handler wants them", d.variables},
 		step{"`crictl pods` lists the pods of both", d.listPods},
 		step{"`crictl images` lists the images of both", d.listImages},
 		step{"a handler without the password does not get a private image", d.refused},
