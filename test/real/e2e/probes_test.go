@@ -25,6 +25,10 @@ func tcpProbe() *corev1.Probe {
 	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: action}, PeriodSeconds: 1, TimeoutSeconds: 5}
 }
 
+func grpcProbe() *corev1.Probe {
+	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 8080}}, PeriodSeconds: 1, TimeoutSeconds: 5}
+}
+
 // testProbes: on each handler, a pod whose probes of every kind succeed is ready
 // when its readiness probe is, and one whose liveness probe fails starts again.
 func testProbes(ctx context.Context, t *testing.T, c *cluster) {
@@ -34,6 +38,9 @@ func testProbes(ctx context.Context, t *testing.T, c *cluster) {
 		good, bad := s.pod("good-"+handler, handler, image), s.pod("bad-"+handler, handler, image)
 		good.Spec.Containers[0].StartupProbe = tcpProbe()
 		good.Spec.Containers[0].LivenessProbe = httpProbe("/status/200")
+		if handler == gvisor {
+			good.Spec.Containers[0].StartupProbe = grpcProbe()
+		}
 		good.Spec.Containers[0].ReadinessProbe = execProbe("/bin/cat", "/tmp/ready")
 		bad.Spec.Containers[0].LivenessProbe = execProbe("/bin/exit", "1")
 		if handler == gvisor {

@@ -23,6 +23,8 @@ import (
 //	/redirect?to=URL that way
 //	/busy/COUNT      503 to so many requests, and then as below
 //	anything else    "hello from HOSTNAME"
+//
+// On the same port it answers gRPC's health check: it serves.
 func serve(args []string) int {
 	port, delay := "8080", 0
 	if len(args) > 0 {
@@ -47,7 +49,9 @@ func serve(args []string) int {
 	if err != nil {
 		return fail(err)
 	}
-	server := &http.Server{Handler: logged(routes()), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: logged(routes()), ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	fmt.Println("listening on", port)
@@ -101,6 +105,7 @@ func routes() http.Handler {
 		}
 		hello(w, r)
 	})
+	mux.HandleFunc("POST /grpc.health.v1.Health/Check", healthy)
 	mux.HandleFunc("/slow/{seconds}", func(_ http.ResponseWriter, r *http.Request) {
 		seconds, err := strconv.Atoi(r.PathValue("seconds"))
 		if err != nil {
@@ -112,4 +117,14 @@ func routes() http.Handler {
 		}
 	})
 	return mux
+}
+
+// healthy answers with a gRPC message whose first field is SERVING.
+func healthy(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/grpc")
+	w.Header().Set("Trailer", "Grpc-Status")
+	if _, err := w.Write([]byte{0, 0, 0, 0, 2, 8, 1}); err != nil {
+		return
+	}
+	w.Header().Set("Grpc-Status", "0")
 }
