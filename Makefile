@@ -67,7 +67,7 @@ unit: ## run the unit tests with the race detector
 integration: deps ## run the tests against real runtimes (root)
 	$(INTEGRATION)
 
-# In parts: E2EFLAGS='-run TestCluster/(shipped|node)'; shorter: E2EFLAGS=-short.
+# In parts: make e2e E2EFLAGS="-run 'TestCluster/(shipped|node)'"; shorter: E2EFLAGS=-short.
 e2e: deps ## run the tests on a real cluster; builds Kubernetes, and leaves its logs of a failure in bin/e2e (root)
 	@mkdir -p bin/e2e
 	E2E_LOGS=$(CURDIR)/bin/e2e && export E2E_LOGS && $(E2E) $(E2EFLAGS)
