@@ -4,6 +4,7 @@ go 1.26.6
 
 require (
 	github.com/creack/pty v1.1.24
+	github.com/google/go-cmp v0.7.0
 	github.com/google/go-containerregistry v0.22.1
 	golang.org/x/crypto v0.57.0
 	golang.org/x/sys v0.48.0

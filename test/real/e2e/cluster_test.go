@@ -31,9 +31,12 @@ func mark(handler string) string {
 func handlers() []string { return []string{runc, gvisor} }
 
 // proxyConfig is that of the cluster's proxy, for the endpoints of the two
-// containerds. The hooks are for the containers of one name alone; the folder is
-// that of hooks_test.go.
-const proxyConfig = `[backends.alpha]
+// containerds and a kubeconfig. The hooks are for the containers of one name alone;
+// the folder is that of hooks_test.go.
+const proxyConfig = `[kubernetes]
+kubeconfig = %q
+
+[backends.alpha]
 endpoint = %q
 
 [backends.beta]
@@ -45,6 +48,9 @@ runtime = "isolated"
 
 [handlers.gvisor.hooks]
 pod_pre_stop = "ensure"
+
+[handlers.gvisor.service_env]
+on_unavailable = "skip"
 
 [handlers.runc]
 backend = "alpha"
@@ -61,6 +67,17 @@ match = { containers = ["hooked"] }
 name = "drain"
 exec = { command = ["/bin/append", "/hooks/log", "drained"] }
 match = { containers = ["hooked"] }
+
+[[handlers.runc.hooks.post_start]]
+name = "refused"
+exec = { command = ["/bin/exit", "3"] }
+on_failure = "ignore"
+match = { containers = ["failing"] }
+
+[[handlers.runc.hooks.pre_stop]]
+name = "broken"
+exec = { command = ["/bin/exit", "4"] }
+match = { containers = ["failing"] }
 `
 
 // cluster is what all tests share.
@@ -70,6 +87,7 @@ type cluster struct {
 
 	alpha, beta *rig.Containerd
 	proxy       *rig.Proxy
+	kubeconfig  string // of the proxy; it comes later
 }
 
 // TestCluster is one test with many parts, so that the cluster is started once.
@@ -85,6 +103,7 @@ func TestCluster(t *testing.T) { //nolint:paralleltest // It has the machine for
 	if t.Failed() {
 		t.FailNow() // All others need the RuntimeClasses.
 	}
+	t.Run("before-the-kubeconfig", func(t *testing.T) { testEarlyServices(ctx, t, c) })
 	runGroups(ctx, t, c)
 }
 
@@ -121,6 +140,8 @@ func groups() []group {
 			{"resize", testResize},
 			{"image-volume", testImageVolume},
 			{"hooks", testHooks},
+			{"hook-events", testHookEvents},
+			{"service-env", testServiceEnv},
 			{"service-bytes", testServiceBytes},
 		}...)},
 		{name: "unknown-handler", tests: []test{{"starts-once-configured", testUnknownHandler}}},
@@ -185,6 +206,7 @@ func interruptible(t *testing.T) context.Context {
 func newCluster(ctx context.Context, t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{Rig: newRig(ctx, t)}
+	c.kubeconfig = filepath.Join(c.Dir, "cri-proxy.kubeconfig")
 	var err error
 	if err = c.BuildProxy(ctx); err != nil {
 		t.Fatal(err)
@@ -196,7 +218,7 @@ func newCluster(ctx context.Context, t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	c.proxy, err = c.Proxy(ctx, rig.ProxyOptions{
-		Name: "proxy", DefaultHandler: runc, Config: fmt.Sprintf(proxyConfig, c.alpha.Endpoint(), c.beta.Endpoint()),
+		Name: "proxy", DefaultHandler: runc, Config: fmt.Sprintf(proxyConfig, c.kubeconfig, c.alpha.Endpoint(), c.beta.Endpoint()),
 	})
 	if err != nil {
 		t.Fatal(err)

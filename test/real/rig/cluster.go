@@ -164,12 +164,17 @@ func (c *Cluster) part(name, path string, arguments ...string) *process {
 
 func (c *Cluster) file(name string) string { return filepath.Join(c.dir, name) }
 
-// close ends the kubelet first: it would start again what is removed now.
+// closeKubelet comes before all else: a kubelet would start again what is removed.
+func (c *Cluster) closeKubelet() error {
+	if c.Kubelet == nil {
+		return nil
+	}
+	return c.Kubelet.Stop()
+}
+
+// close ends the rest.
 func (c *Cluster) close() error {
 	var problems []error
-	if c.Kubelet != nil {
-		problems = append(problems, c.Kubelet.Stop())
-	}
 	for _, part := range slices.Backward(c.control) {
 		problems = append(problems, part.stop())
 	}

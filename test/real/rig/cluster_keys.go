@@ -43,7 +43,7 @@ func (c *Cluster) writeKeys() error {
 		os.WriteFile(c.file(serviceAccountKey), key, 0o600),
 		os.WriteFile(c.file(kubeletClient), client, 0o600),
 		os.WriteFile(c.file(tokens), fmt.Appendf(nil, "%s,admin,admin,system:masters\n", token), 0o600),
-		c.writeKubeconfig(token))
+		c.WriteKubeconfig(c.Kubeconfig, token))
 }
 
 // encodedKey is a new key, and behind it a certificate that it signs for itself
@@ -65,11 +65,14 @@ func encodedKey(template *x509.Certificate) ([]byte, error) {
 	return append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed})...), err
 }
 
-func (c *Cluster) writeKubeconfig(token string) error {
+// WriteKubeconfig writes a file that leads to the API server, with a token. It is
+// there as a whole or not at all.
+func (c *Cluster) WriteKubeconfig(path, token string) error {
 	config := api.NewConfig()
 	config.Clusters["rig"] = &api.Cluster{Server: c.server, CertificateAuthority: c.file(serverCertificate)}
-	config.AuthInfos["admin"] = &api.AuthInfo{Token: token}
-	config.Contexts["rig"] = &api.Context{Cluster: "rig", AuthInfo: "admin"}
+	config.AuthInfos["user"] = &api.AuthInfo{Token: token}
+	config.Contexts["rig"] = &api.Context{Cluster: "rig", AuthInfo: "user"}
 	config.CurrentContext = "rig"
-	return clientcmd.WriteToFile(*config, c.Kubeconfig)
+	whole := path + ".new"
+	return errors.Join(clientcmd.WriteToFile(*config, whole), os.Rename(whole, path))
 }

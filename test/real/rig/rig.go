@@ -84,10 +84,13 @@ func (r *Rig) Close(ctx context.Context) error {
 	defer cancel()
 	var problems []error
 	for _, cluster := range r.clusters {
-		problems = append(problems, cluster.close())
+		problems = append(problems, cluster.closeKubelet())
 	}
 	for _, proxy := range r.proxies {
 		problems = append(problems, proxy.Stop())
+	}
+	for _, cluster := range r.clusters { // An API server waits for those who watch it.
+		problems = append(problems, cluster.close())
 	}
 	for _, containerd := range r.containerd {
 		problems = append(problems, containerd.close(ctx))
