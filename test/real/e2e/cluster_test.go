@@ -99,12 +99,19 @@ func TestCluster(t *testing.T) { //nolint:paralleltest // It has the machine for
 	}
 	ctx := interruptible(t)
 	c := newCluster(ctx, t)
-	t.Run("shipped-objects", func(t *testing.T) { testShippedObjects(ctx, t, c) })
-	if t.Failed() {
-		t.FailNow() // All others need the RuntimeClasses.
-	}
-	t.Run("before-the-kubeconfig", func(t *testing.T) { testEarlyServices(ctx, t, c) })
+	runFirst(ctx, t, c)
 	runGroups(ctx, t, c)
+}
+
+// runFirst makes what all others need: the RuntimeClasses, and the proxy's way to
+// the API server.
+func runFirst(ctx context.Context, t *testing.T, c *cluster) {
+	t.Helper()
+	for _, first := range []test{{"shipped-objects", testShippedObjects}, {"before-the-kubeconfig", testEarlyServices}} {
+		if !t.Run(first.name, func(t *testing.T) { first.run(ctx, t, c) }) {
+			t.FailNow()
+		}
+	}
 }
 
 // test is one part.
