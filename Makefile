@@ -89,7 +89,7 @@ conformance: ## run critest on every combination, directly and proxied (root)
 	$(CONFORMANCE)
 
 # The rows come from the tests themselves; what failed is in the table as well.
-FAULTS := '^Test(Faults|FaultsUnderLoad|BothClaim|HugeList|EventsGoOn|Growth|HangingDoesNotSlow|ProcessUnderLoad|HooksKilled)$$'
+FAULTS := '^Test(Faults|FaultsUnderLoad|BothClaim|HugeList|EventsGoOn|Growth|HangingDoesNotSlow|ProcessUnderLoad|HooksKilled|ReloadUnderLoad)$$'
 faults: ## let backends and the proxy fail in every way, and renew docs/faults.md
 	@mkdir -p bin && rm -f bin/faults.rows
 	@failed=0; export FAULTS_TABLE=$(CURDIR)/bin/faults.rows; \

@@ -34,7 +34,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	v := validator{config: &c, source: d}
 	v.validate()
 	if found = append(found, v.found...); len(found) > 0 {
-		return nil, found.inFileOrder()
+		return nil, found.InFileOrder()
 	}
 	return &c, nil
 }

@@ -26,5 +26,5 @@ func (c *Config) Unsupported() []Problem {
 			found = append(found, d.at(row.key, "not supported by this version yet, remove it"))
 		}
 	}
-	return found.inFileOrder()
+	return found.InFileOrder()
 }

@@ -87,7 +87,7 @@ func (r *Runtime) toRuntimeNames(config *runtimeapi.ContainerConfig) (changed bo
 		if spec.GetRuntimeHandler() == "" {
 			continue
 		}
-		h, err := r.Table.Resolve(spec.GetRuntimeHandler())
+		h, err := r.Table.Find(spec.GetRuntimeHandler())
 		if err != nil {
 			return false, status.Error(codes.InvalidArgument, err.Error())
 		}

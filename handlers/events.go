@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -29,49 +30,173 @@ const (
 // no backend is left that has events at all.
 func (r *Runtime) getContainerEvents(ctx context.Context, call *rawcri.Call) error {
 	if r.Backends.Single() {
-		return r.toDefault(ctx, call)
+		return r.passEvents(ctx, call)
 	}
 	if err := call.Request.Decode(&runtimeapi.GetEventsRequest{}); err != nil {
 		return malformed(call, err) // Or every subscription would fail, for ever.
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	events := make(chan *rawcri.Frame, eventQueue)
+	return r.mergeEvents(ctx, call)
+}
+
+// passEvents passes on the only backend's events. When a reload has made it
+// one of several, or another one, the caller is to subscribe again.
+func (r *Runtime) passEvents(ctx context.Context, call *rawcri.Call) error {
+	limited, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	errs := make([]error, len(r.Backends.All()))
-	for i, b := range r.Backends.All() {
-		w := &eventWatch{front: r, call: call, b: b, out: events}
-		wg.Go(func() { errs[i] = w.run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	changed := false
+	wg.Go(func() {
+		for f := r; ; f = f.next {
+			select {
+			case <-limited.Done():
+				return
+			case <-f.replaced:
+			}
+			if !f.next.Backends.Single() || len(r.Backends.Missing(f.next.Backends)) > 0 {
+				changed = true
+				cancel()
+				return
+			}
+		}
+	})
+	err := r.toDefault(limited, call)
+	cancel()
+	wg.Wait()
+	if changed && ctx.Err() == nil {
+		return status.Error(codes.Unavailable, "cri-proxy was told of other backends: subscribe again")
 	}
-	go func() { // Ends with the watches, and close(events) is waited for below.
-		wg.Wait()
-		close(events)
-	}()
-	var err error
-	for f := range events {
-		if err != nil {
-			f.Free() // Only draining.
-		} else if err = call.Send(f); err != nil {
-			cancel()
+	return err
+}
+
+// mergeEvents answers with the events of all backends, also of those that later
+// configurations add.
+func (r *Runtime) mergeEvents(ctx context.Context, call *rawcri.Call) error {
+	ctx, cancel := context.WithCancel(ctx)
+	m := &eventMerge{call: call, out: make(chan *rawcri.Frame, eventQueue), ended: make(chan *eventWatch), running: map[*eventWatch]context.CancelFunc{}}
+	defer m.finish(cancel)
+	m.follow(ctx, r)
+	for {
+		select {
+		case f := <-m.out:
+			if err := call.Send(f); err != nil {
+				return err
+			}
+		case w := <-m.ended:
+			if m.without(w) {
+				return m.rest(ctx)
+			}
+		case <-m.front.Load().replaced:
+			m.follow(ctx, m.front.Load().next)
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
-	if err != nil {
-		return err
+}
+
+// eventMerge is one caller's stream of all backends' events.
+type eventMerge struct {
+	call    *rawcri.Call
+	out     chan *rawcri.Frame
+	ended   chan *eventWatch
+	watches sync.WaitGroup
+	front   atomic.Pointer[Runtime] // The newest.
+	running map[*eventWatch]context.CancelFunc
+	err     error // Why the default backend, or else the last one, has no events.
+}
+
+// follow watches the backends that a front has, and no others. Of a backend that
+// was added the caller is told all.
+func (m *eventMerge) follow(ctx context.Context, front *Runtime) {
+	before := m.front.Swap(front)
+	added := front.Backends.All()
+	if before != nil {
+		added = front.Backends.Missing(before.Backends)
+		for _, gone := range before.Backends.Missing(front.Backends) {
+			m.stop(gone)
+		}
 	}
-	if ctx.Err() != nil {
-		return status.FromContextError(ctx.Err()).Err()
+	for _, b := range added {
+		w := &eventWatch{merge: m, call: m.call, b: b}
+		if before != nil {
+			w.seen = map[string]seenEvent{}
+		}
+		watched, stop := context.WithCancel(ctx)
+		m.running[w] = stop
+		m.watches.Go(func() {
+			w.err = w.run(watched)
+			select {
+			case m.ended <- w:
+			case <-ctx.Done():
+			}
+		})
 	}
-	return errs[0]
+}
+
+func (m *eventMerge) stop(gone *backend.Backend) {
+	for w, stop := range m.running {
+		if w.b.Name == gone.Name {
+			stop()
+			delete(m.running, w)
+		}
+	}
+}
+
+// without takes a watch out that has ended, and reports whether it was the last.
+func (m *eventMerge) without(w *eventWatch) (last bool) {
+	stop, ok := m.running[w]
+	if !ok {
+		return false // A reload has ended it.
+	}
+	stop()
+	delete(m.running, w)
+	if m.err == nil || w.b.Name == m.front.Load().Backends.Default().Name {
+		m.err = w.err
+	}
+	return len(m.running) == 0
+}
+
+// rest sends what came before the last watch ended, and returns why it did.
+func (m *eventMerge) rest(ctx context.Context) error {
+	for {
+		select {
+		case f := <-m.out:
+			if err := m.call.Send(f); err != nil {
+				return err
+			}
+		default:
+			if ctx.Err() != nil {
+				return status.FromContextError(ctx.Err()).Err()
+			}
+			return m.err
+		}
+	}
+}
+
+// finish ends the watches and frees what nobody gets any more.
+func (m *eventMerge) finish(cancel context.CancelFunc) {
+	cancel()
+	m.watches.Wait()
+	for {
+		select {
+		case f := <-m.out:
+			f.Free()
+		default:
+			return
+		}
+	}
 }
 
 // eventWatch follows one backend's events for one caller.
 type eventWatch struct {
-	front *Runtime
+	merge *eventMerge
 	call  *rawcri.Call
 	b     *backend.Backend
-	out   chan<- *rawcri.Frame
 	seen  map[string]seenEvent // What the caller was told; nil before the first list.
+	err   error                // Why it ended.
 }
+
+func (w *eventWatch) front() *Runtime { return w.merge.front.Load() }
 
 // seenEvent is the last that was told of one container or sandbox.
 type seenEvent struct {
@@ -94,7 +219,7 @@ func (w *eventWatch) run(ctx context.Context) error {
 		if time.Since(began) > longestEventRetry {
 			retry = firstEventRetry
 		}
-		w.front.Log.WithFields(logrus.Fields{"backend": w.b.Name, "retry": retry}).WithError(err).Info("event stream lost")
+		w.front().Log.WithFields(logrus.Fields{"backend": w.b.Name, "retry": retry}).WithError(err).Info("event stream lost")
 		pause(ctx, retry)
 		retry = min(2*retry, longestEventRetry)
 	}
@@ -113,7 +238,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (w *eventWatch) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	up, err := w.front.Backends.Open(ctx, w.call.Method, w.b, w.call.Request)
+	up, err := w.front().Backends.Open(ctx, w.call.Method, w.b, w.call.Request)
 	if err != nil {
 		return err
 	}
@@ -136,7 +261,7 @@ func (w *eventWatch) follow(ctx context.Context) error {
 
 func (w *eventWatch) send(ctx context.Context, f *rawcri.Frame) error {
 	select {
-	case w.out <- f:
+	case w.merge.out <- f:
 		return nil
 	case <-ctx.Done():
 		f.Free()

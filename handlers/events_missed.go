@@ -88,7 +88,7 @@ func (w *eventWatch) tell(ctx context.Context, id string, e seenEvent) error {
 		return err
 	}
 	frame, err := rawcri.Encode(event)
-	if frame, err = w.front.Backends.Translate(w.b, w.call.Method, frame, err); err != nil {
+	if frame, err = w.front().Backends.Translate(w.b, w.call.Method, frame, err); err != nil {
 		return err
 	}
 	w.note(id, e)

@@ -49,7 +49,7 @@ func (r *Runtime) hasHooks(handler string) bool { return r.Hooks != nil && r.Hoo
 
 // hooksAnywhere reports whether it matters which handler a container has.
 func (r *Runtime) hooksAnywhere() bool {
-	return slices.ContainsFunc(r.Table.Names(), r.hasHooks) || r.Hooks != nil && r.Hooks.IsBusy()
+	return slices.ContainsFunc(r.Table.Names(), r.hasHooks) || slices.ContainsFunc(r.Table.Draining(), r.hasHooks) || r.Hooks != nil && r.Hooks.IsBusy()
 }
 
 // handlerMatters reports whether it matters which handler a new container has.

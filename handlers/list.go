@@ -63,12 +63,12 @@ func (r *Runtime) parts(ctx context.Context, call *rawcri.Call, f filter) ([]*ra
 func (r *Runtime) targets(f filter) []*backend.Backend {
 	all := r.Backends.All()
 	if f.container != "" {
-		if name, ok := r.Index.ContainerOwner([]byte(f.container)); ok {
+		if name, ok := r.Index.ContainerOwner([]byte(f.container)); ok && r.Backends.Get(name) != nil {
 			return []*backend.Backend{r.Backends.Get(name)}
 		}
 	}
 	if f.sandbox != "" {
-		if name, ok := r.Index.SandboxOwner([]byte(f.sandbox)); ok {
+		if name, ok := r.Index.SandboxOwner([]byte(f.sandbox)); ok && r.Backends.Get(name) != nil {
 			return []*backend.Backend{r.Backends.Get(name)}
 		}
 	}

@@ -47,7 +47,7 @@ func (r *Runtime) unpin(pod routing.Pod) {
 		return
 	}
 	r.Index.Unpin(pod)
-	if h, err := r.Table.Resolve(handler); err == nil && !h.Shared {
+	if h, err := r.Table.Find(handler); err == nil && !h.Shared {
 		return
 	}
 	// A pin too many costs a few bytes until the next start, which drops those

@@ -17,14 +17,11 @@ import (
 
 // Options are what the RuntimeService front needs.
 type Options struct {
-	Backends *backend.Set
-	Table    *routing.Table
-	Index    *routing.Index
-	Log      *logrus.Entry
-	// PrepareImage sees to it that a container's image is in the store of its
-	// sandbox's backend, and may change the reference in the request; it
-	// reports whether it did.
-	PrepareImage func(ctx context.Context, b *backend.Backend, request *runtimeapi.CreateContainerRequest) (changed bool, err error)
+	Backends     *backend.Set
+	Table        *routing.Table
+	Index        *routing.Index
+	Log          *logrus.Entry
+	PrepareImage PrepareImage
 	// Hooks deliver the handlers' hooks and stop the containers that have some;
 	// nil means that none has.
 	Hooks *hooks.Engine
@@ -35,22 +32,47 @@ type Options struct {
 	Pins Pins
 }
 
+// PrepareImage sees to it that a container's image is in the store of its
+// sandbox's backend, and may change the reference in the request; it reports
+// whether it did.
+type PrepareImage func(ctx context.Context, b *backend.Backend, request *runtimeapi.CreateContainerRequest) (changed bool, err error)
+
 // Pins keeps the handler of an attempt at a pod on disk.
 type Pins struct {
 	Put    func(pod, handler string) error
 	Delete func(pods ...string) error
 }
 
-// Runtime is the RuntimeService front. It is made by [New].
+// Runtime is the RuntimeService front of one configuration. It is made by [New]
+// or [Runtime.Next].
 type Runtime struct {
 	Options
 	calls    map[string]rawcri.Handler
-	features featureCache
+	features *featureCache
+
+	replaced chan struct{} // Closed by Replace, after next was set.
+	next     *Runtime
 }
 
 // New returns the front.
-func New(o Options) *Runtime {
-	r := &Runtime{Options: o}
+func New(o Options) *Runtime { return newRuntime(o, &featureCache{}) }
+
+// Next returns the front of another configuration. This one goes on until
+// [Runtime.Replace], and after it for the calls that it has begun.
+func (r *Runtime) Next(backends *backend.Set, table *routing.Table, prepare PrepareImage) *Runtime {
+	o := r.Options
+	o.Backends, o.Table, o.PrepareImage = backends, table, prepare
+	return newRuntime(o, r.features)
+}
+
+// Replace tells the calls that do not end by themselves to follow next.
+func (r *Runtime) Replace(next *Runtime) {
+	r.next = next
+	close(r.replaced)
+}
+
+func newRuntime(o Options, features *featureCache) *Runtime {
+	r := &Runtime{Options: o, features: features, replaced: make(chan struct{})}
 	r.calls = map[string]rawcri.Handler{
 		"Version":             r.toDefault,
 		"RuntimeConfig":       r.toDefault,

@@ -54,6 +54,10 @@ func (r *Runtime) start(ctx context.Context, call *rawcri.Call, p newPod) error 
 	if err != nil {
 		return err
 	}
+	if err := b.BeginCreate(); err != nil {
+		return err
+	}
+	defer b.EndCreate()
 	frame, err := r.frameFor(call, p, handler)
 	if err != nil {
 		return err
@@ -104,6 +108,10 @@ func (r *Runtime) choose(name string, pod routing.Pod) (routing.Handler, *backen
 	}
 	if err != nil {
 		return handler, nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if s, ok := r.Index.PodSandbox(pod); ok && pod.UID != "" && s.Backend != handler.Backend {
+		return handler, nil, status.Errorf(codes.InvalidArgument,
+			"pod sandbox %s of this attempt is on backend %q, and handler %q is backend %q's by now: remove the sandbox first", s.ID, s.Backend, handler.Name, handler.Backend)
 	}
 	b := r.Backends.Get(handler.Backend)
 	return handler, b, r.Backends.Usable(b)

@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -152,16 +153,27 @@ func and(a, b *runtimeapi.RuntimeFeatures) *runtimeapi.RuntimeFeatures {
 }
 
 // handlers returns every configured handler with its runtime's features, and
-// exactly one without a name: the default.
+// exactly one without a name: the default. The kubelet looks up the features for
+// containers of running pods too, so that those that drain are among them.
 func (r *Runtime) handlers() []*runtimeapi.RuntimeHandler {
 	standard := r.Table.Default()
 	list := []*runtimeapi.RuntimeHandler{{Name: "", Features: r.features.get(standard.Backend, standard.Runtime)}}
-	for _, name := range r.Table.Names() {
-		h, err := r.Table.Resolve(name)
+	for _, name := range slices.Sorted(slices.Values(slices.Concat(r.Table.Names(), r.draining()))) {
+		h, err := r.Table.Find(name)
 		if err != nil {
 			continue // Names are the table's own.
 		}
 		list = append(list, &runtimeapi.RuntimeHandler{Name: name, Features: r.features.get(h.Backend, h.Runtime)})
 	}
 	return list
+}
+
+// draining returns the handlers that are no longer configured and of which there
+// are pods.
+func (r *Runtime) draining() []string {
+	if len(r.Table.Draining()) == 0 {
+		return nil
+	}
+	loads := r.Index.Loads()
+	return slices.DeleteFunc(slices.Clone(r.Table.Draining()), func(name string) bool { return loads[name].Sandboxes == 0 })
 }

@@ -21,7 +21,9 @@ const configSeen = "kubernetes.io/config.seen"
 // be the pod's.
 func (s *Service) meantBy(annotations map[string]string, image string, of *routing.Handler) (pods []routing.Sandbox, certain bool) {
 	ready := func(fits func(routing.Sandbox) bool) []routing.Sandbox {
-		return s.Index.Ready(func(p routing.Sandbox) bool { return (of == nil || s.has(of, p)) && fits(p) })
+		return s.Index.Ready(func(p routing.Sandbox) bool {
+			return s.storeOf[p.Backend] != nil && (of == nil || s.has(of, p)) && fits(p)
+		})
 	}
 	if same := ready(func(p routing.Sandbox) bool { return maps.Equal(p.Annotations, annotations) }); len(same) > 0 {
 		return same, true
@@ -61,7 +63,7 @@ func covers(a, b map[string]string) bool {
 func (s *Service) waiting(image string) []*backend.Backend {
 	var pods []routing.Sandbox
 	for _, id := range s.pending.sandboxes(image) {
-		if p, ok := s.Index.Sandbox(id); ok && p.Ready {
+		if p, ok := s.Index.Sandbox(id); ok && p.Ready && s.storeOf[p.Backend] != nil {
 			pods = append(pods, p)
 		}
 	}

@@ -38,7 +38,7 @@ func (s *slow) pull(ctx context.Context) (pulled, error) {
 func TestFlightsApart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var f Service
+		f := Service{memory: &memory{}}
 		var upstream slow
 		var wg sync.WaitGroup
 		keys := []flightKey{
@@ -66,7 +66,7 @@ func TestFlightsApart(t *testing.T) {
 func TestFlightContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var f Service
+		f := Service{memory: &memory{}}
 		seen := func(ctx context.Context) (pulled, error) {
 			_, limited := ctx.Deadline()
 			md, _ := metadata.FromOutgoingContext(ctx)

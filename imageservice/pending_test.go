@@ -183,6 +183,7 @@ func TestPendingBesideTheIndex(t *testing.T) {
 func twoStores() *Service {
 	stores := []*backend.Backend{{Name: "alpha"}, {Name: "beta"}}
 	return &Service{
+		memory:  &memory{},
 		Options: Options{Index: routing.NewIndex(), Backends: &backend.Set{}},
 		stores:  stores, storeOf: map[string]*backend.Backend{"alpha": stores[0], "beta": stores[1]},
 	}

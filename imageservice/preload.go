@@ -3,7 +3,9 @@ package imageservice
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -43,10 +45,11 @@ type Preload struct {
 
 // preload keeps one image in one store.
 type preload struct {
-	handler string
+	handler routing.Handler
 	name    string // The image's normal form.
 	store   *backend.Backend
 	log     *logrus.Entry
+	service atomic.Pointer[Service] // The newest.
 
 	present func(context.Context) (bool, error)
 	pull    func(context.Context) error
@@ -57,10 +60,11 @@ type preload struct {
 	state Preload
 }
 
-// newPreloads returns what the handlers of the configuration preload. They are
-// pulled by the handler's rules and with its credentials, but for pull_policy:
-// with "never", this is one of the ways for images to be there.
-func (s *Service) newPreloads() []*preload {
+// newPreloads returns what the handlers of the configuration preload, those of
+// the configuration before among them. They are pulled by the handler's rules and
+// with its credentials, but for pull_policy: with "never", this is one of the ways
+// for images to be there.
+func (s *Service) newPreloads(before []*preload) []*preload {
 	var all []*preload
 	for _, handler := range s.Table.Names() {
 		h, err := s.Table.Resolve(handler)
@@ -68,26 +72,36 @@ func (s *Service) newPreloads() []*preload {
 			continue // The table's own names resolve.
 		}
 		for _, image := range s.Backends.Config.Handlers[handler].Images.Preload {
-			p := &preload{
-				handler: handler, name: routing.Reference(image), store: s.storeOf[h.Backend],
-				log:   s.Log.WithFields(logrus.Fields{"handler": handler, "image": image}),
-				state: Preload{Image: image, State: PreloadPulling},
-			}
-			p.present = func(ctx context.Context) (bool, error) {
-				ctx, cancel := context.WithTimeout(ctx, p.store.Config.ListTimeout.Duration)
-				defer cancel()
-				id, err := s.presentFor(ctx, h, image)
-				return id != "", err
-			}
-			p.pull = func(ctx context.Context) error {
-				_, err := s.Pull(ctx, handler, image)
-				return err
-			}
-			p.storeUp = func() time.Time { return upSince(p.store) }
-			all = append(all, p)
+			all = append(all, s.newPreload(h, image, before))
 		}
 	}
 	return all
+}
+
+func (s *Service) newPreload(h routing.Handler, image string, before []*preload) *preload {
+	for _, p := range before { // One that failed is tried again at once: what was wrong may be mended.
+		if now := p.current(); p.handler == h && p.store == s.storeOf[h.Backend] && now.Image == image && now.State != PreloadFailed {
+			return p
+		}
+	}
+	p := &preload{
+		handler: h, name: routing.Reference(image), store: s.storeOf[h.Backend],
+		log:   s.Log.WithFields(logrus.Fields{"handler": h.Name, "image": image}),
+		state: Preload{Image: image, State: PreloadPulling},
+	}
+	p.service.Store(s)
+	p.present = func(ctx context.Context) (bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, p.store.Config.ListTimeout.Duration)
+		defer cancel()
+		id, err := p.service.Load().presentFor(ctx, h, image)
+		return id != "", err
+	}
+	p.pull = func(ctx context.Context) error {
+		_, err := p.service.Load().Pull(ctx, h.Name, image)
+		return err
+	}
+	p.storeUp = func() time.Time { return upSince(p.store) }
+	return p
 }
 
 func upSince(b *backend.Backend) time.Time {
@@ -97,16 +111,45 @@ func upSince(b *backend.Backend) time.Time {
 	return time.Time{}
 }
 
-// Run keeps the preloaded images in their stores until ctx ends, all that it
-// started having ended when it returns. Images of one handler are pulled side
-// by side, as many as its max_parallel_pulls allows.
+// Replace hands over to next, which Next has returned: its preloaded images are
+// kept in their stores from now on.
+func (s *Service) Replace(next *Service) {
+	for _, p := range next.preloads {
+		p.service.Store(next)
+	}
+	s.next = next
+	close(s.replaced)
+}
+
+// Run keeps the preloaded images in their stores until ctx ends, and those of the
+// services that replace this one, all that it started having ended when it
+// returns. Images of one handler are pulled side by side, as many as its
+// max_parallel_pulls allows.
 func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	for _, p := range s.preloads {
-		wg.Go(func() { p.keep(ctx) })
+	defer wg.Wait()
+	running := map[*preload]context.CancelFunc{}
+	for {
+		for p, stop := range running {
+			if !slices.Contains(s.preloads, p) {
+				stop()
+				delete(running, p)
+			}
+		}
+		for _, p := range s.preloads {
+			if running[p] == nil {
+				kept, stop := context.WithCancel(ctx)
+				running[p] = stop
+				wg.Go(func() { p.keep(kept) })
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.replaced:
+			s = s.next
+		}
 	}
-	wg.Wait()
-	return nil
 }
 
 // Preloads returns what became of the images that a handler preloads, in the
@@ -114,7 +157,7 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) Preloads(handler string) []Preload {
 	var found []Preload
 	for _, p := range s.preloads {
-		if p.handler == handler {
+		if p.handler.Name == handler {
 			found = append(found, p.current())
 		}
 	}

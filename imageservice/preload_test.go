@@ -40,7 +40,7 @@ func startPreload(t *testing.T, store fakeStore) *preloadTest {
 	logger, hook := logrustest.NewNullLogger()
 	p := &preloadTest{began: time.Now(), store: store, logged: hook}
 	p.preload = &preload{
-		handler: "runc", log: logrus.NewEntry(logger), state: Preload{Image: "app", State: PreloadPulling},
+		log: logrus.NewEntry(logger), state: Preload{Image: "app", State: PreloadPulling},
 		present: func(context.Context) (bool, error) { return p.set(nil).there, nil },
 		pull:    p.pullOnce,
 		storeUp: func() time.Time { return p.set(nil).up },
@@ -174,7 +174,7 @@ func TestPin(t *testing.T) {
 	t.Parallel()
 	alpha, beta := &backend.Backend{Name: "alpha"}, &backend.Backend{Name: "beta"}
 	const id = "sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"
-	s := &Service{preloads: []*preload{
+	s := &Service{memory: &memory{}, preloads: []*preload{
 		{store: alpha, name: "docker.io/library/app:latest"},
 		{store: alpha, name: "r.example/tool@" + id},
 		{store: alpha, name: id},

@@ -43,6 +43,8 @@ func (s *Service) pullImage(ctx context.Context, call *rawcri.Call) (err error) 
 		s.mark(image, request.GetSandboxConfig().GetAnnotations(), []routing.Sandbox{*sandbox})
 	}
 	changed := setRuntime(&request, target)
+	s.pulling.Add(1)
+	defer s.pulling.Add(-1)
 	if s.plain {
 		err = s.forward(ctx, call, s.stores[0], &request, changed)
 		s.count(ctx, target.Name, pullPulled, err)
@@ -78,6 +80,8 @@ func (s *Service) Pull(ctx context.Context, handler, ref string) (id string, err
 		SandboxConfig: &runtimeapi.PodSandboxConfig{}, // Without one containerd does not look at the runtime.
 	}
 	setRuntime(request, target)
+	s.pulling.Add(1)
+	defer s.pulling.Add(-1)
 	answer, err := s.do(ctx, pull{settings: s.of(target), store: s.storeOf[target.Backend], request: request, byHand: true})
 	return answer.response.GetImageRef(), err
 }
@@ -123,7 +127,7 @@ func (s *Service) looksForPods(named bool) bool {
 // the pod's, else the default one.
 func (s *Service) pullTarget(spec *runtimeapi.ImageSpec, sandbox *routing.Sandbox) (routing.Handler, error) {
 	if name := spec.GetRuntimeHandler(); name != "" || sandbox == nil {
-		h, err := s.Table.Resolve(name)
+		h, err := s.Table.Find(name)
 		if err != nil {
 			return h, status.Error(codes.InvalidArgument, err.Error())
 		}
@@ -136,7 +140,7 @@ func (s *Service) pullTarget(spec *runtimeapi.ImageSpec, sandbox *routing.Sandbo
 // has still has its backend.
 func (s *Service) handlerOf(sandbox routing.Sandbox) routing.Handler {
 	if sandbox.Handler != "" {
-		if h, err := s.Table.Resolve(sandbox.Handler); err == nil {
+		if h, err := s.Table.Find(sandbox.Handler); err == nil && h.Backend == sandbox.Backend {
 			return h
 		}
 	}
@@ -181,6 +185,8 @@ func (s *Service) pullFor(ctx context.Context, o owner, image string, request *r
 		},
 	}
 	setRuntime(call, o.handler)
+	s.pulling.Add(1)
+	defer s.pulling.Add(-1)
 	answer, err := s.do(ctx, pull{settings: o.settings, store: o.store, request: call, bounded: true})
 	if err != nil {
 		return "", notPulled(image, o.store, err)

@@ -2,6 +2,7 @@ package imageservice
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
@@ -28,30 +29,57 @@ type Options struct {
 	Metrics prometheus.Registerer
 }
 
-// Service is the ImageService front. It is made by [New].
+// Service is the ImageService front of one configuration. It is made by [New]
+// or [Service.Next].
 type Service struct {
 	Options
+	*memory
 	calls   map[string]rawcri.Handler
 	stores  []*backend.Backend          // One for each store, the default one first.
 	storeOf map[string]*backend.Backend // By backend.
-	pending pending
 
 	settings map[string]*settings // By handler.
 	plain    bool                 // One store, and no handler asks for anything: calls just pass.
-	flights  flight.Group[flightKey, pulled]
-	proofs   proofs
-	metrics  *metrics
 	preloads []*preload
 	// native gives the part of a store that CRI does not have.
 	native func(*backend.Backend) snapshots
+
+	replaced chan struct{} // Closed by Replace, after next was set.
+	next     *Service
+}
+
+// memory is what outlives a configuration.
+type memory struct {
+	pending pending
+	flights flight.Group[flightKey, pulled]
+	proofs  proofs
+	metrics *metrics
+	pulling atomic.Int64 // Pulls that callers wait for.
 }
 
 // New returns the front. A handler whose credentials cannot be read does not
 // stop the others: its own pulls fail, with the reason, until they can.
 func New(o Options) *Service {
-	s := &Service{
-		Options: o, storeOf: map[string]*backend.Backend{}, settings: map[string]*settings{}, metrics: newMetrics(o.Metrics),
+	return newService(o, &Service{
+		memory: &memory{metrics: newMetrics(o.Metrics)},
 		native: func(b *backend.Backend) snapshots { return b.Containerd() },
+	})
+}
+
+// Next returns the front of another configuration. Credentials are read anew.
+// This one goes on until [Service.Replace], and after it for the calls that it has
+// begun.
+func (s *Service) Next(backends *backend.Set, table *routing.Table) *Service {
+	o := s.Options
+	o.Backends, o.Table = backends, table
+	return newService(o, s)
+}
+
+// newService makes a service that remembers what before does.
+func newService(o Options, before *Service) *Service {
+	s := &Service{
+		Options: o, memory: before.memory, native: before.native,
+		storeOf: map[string]*backend.Backend{}, settings: map[string]*settings{}, replaced: make(chan struct{}),
 	}
 	byEndpoint := map[string]*backend.Backend{}
 	for _, b := range o.Backends.All() {
@@ -64,11 +92,17 @@ func New(o Options) *Service {
 		s.storeOf[b.Name] = first
 	}
 	s.plain = s.single()
-	for _, name := range o.Table.Names() {
-		s.settings[name] = newSettings(name, o.Backends.Config.Handlers[name].Images, o.Log.WithField("handler", name))
+	for name, h := range o.Backends.Config.Handlers {
+		s.settings[name] = newSettings(name, h.Images, o.Log.WithField("handler", name))
+		s.settings[name].takeTurnsWith(before.settings[name])
 		s.plain = s.plain && s.settings[name].plain()
 	}
-	s.preloads = s.newPreloads()
+	s.preloads = s.newPreloads(before.preloads)
+	s.addCalls()
+	return s
+}
+
+func (s *Service) addCalls() {
 	s.calls = map[string]rawcri.Handler{
 		"ImageStatus":  s.imageStatus,
 		"PullImage":    s.pullImage,
@@ -77,7 +111,6 @@ func New(o Options) *Service {
 		"StreamImages": s.streamImages,
 		"ImageFsInfo":  s.imageFsInfo,
 	}
-	return s
 }
 
 // Handle is the ImageService's [rawcri.Handler].
@@ -91,6 +124,9 @@ func (s *Service) Handle(ctx context.Context, call *rawcri.Call) error {
 	return status.Errorf(codes.Unimplemented, "%s is not known to this cri-proxy: with several image stores it cannot be routed", call.Method.Name)
 }
 
+// Pulling returns how many pulls there are that somebody waits for.
+func (s *Service) Pulling() int { return int(s.pulling.Load()) }
+
 // single reports whether there is one store only, so that every call is its.
 func (s *Service) single() bool { return len(s.stores) == 1 }
 
@@ -100,7 +136,7 @@ func (s *Service) named(spec *runtimeapi.ImageSpec) (*routing.Handler, error) {
 	if spec.GetRuntimeHandler() == "" {
 		return nil, nil //nolint:nilnil // "None" is an answer here, and the callers' most usual one.
 	}
-	h, err := s.Table.Resolve(spec.GetRuntimeHandler())
+	h, err := s.Table.Find(spec.GetRuntimeHandler())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}

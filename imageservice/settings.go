@@ -47,6 +47,14 @@ func newSettings(handler string, images configs.Images, log *logrus.Entry) *sett
 	return s
 }
 
+// takeTurnsWith makes the pulls wait for those of the configuration before, if
+// the limit is still the same.
+func (s *settings) takeTurnsWith(before *settings) {
+	if before != nil && before.MaxParallelPulls == s.MaxParallelPulls {
+		s.limit = before.limit
+	}
+}
+
 // compile makes a pattern of the configuration one that can be matched.
 func compile(pattern string) *regexp.Regexp {
 	return regexp.MustCompile(`\A` + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`) + `\z`)

@@ -49,7 +49,7 @@ func TestCallersDeadline(t *testing.T) {
 	t.Parallel()
 	p, _, beta := twoBackends(t)
 	beta.Inject("ListPodSandbox", fakeruntime.Fault{Delay: 8 * time.Millisecond})
-	since := p.daemon.backends.Get("beta").State().Since
+	since := p.daemon.backends().Get("beta").State().Since
 	for range 100 {
 		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Millisecond)
 		_, err := p.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
@@ -58,7 +58,7 @@ func TestCallersDeadline(t *testing.T) {
 			t.Errorf("got %v, want an answer or DeadlineExceeded", err)
 		}
 	}
-	if s := p.daemon.backends.Get("beta").State(); !s.Up || s.Since != since {
+	if s := p.daemon.backends().Get("beta").State(); !s.Up || s.Since != since {
 		t.Errorf("beta was taken for away: %+v", s)
 	}
 }
@@ -70,10 +70,10 @@ func TestSlowBackend(t *testing.T) {
 	p, _, beta := twoBackends(t)
 	beta.Inject("ListContainers", fakeruntime.Fault{Delay: 3500 * time.Millisecond})
 	p.reconfigure(`list_timeout = "10s"`)
-	if p.daemon.backends.Get("beta").Up() {
+	if p.daemon.backends().Get("beta").Up() {
 		t.Error("beta is up at once: the start waited for it")
 	}
-	eventually(t, "beta is up", p.daemon.backends.Get("beta").Up)
+	eventually(t, "beta is up", p.daemon.backends().Get("beta").Up)
 
 	beta.ClearFaults()
 	p.reconfigure(`list_timeout = "500ms"`)
@@ -107,7 +107,7 @@ func TestStatisticsFail(t *testing.T) {
 			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `"beta"`) {
 				t.Errorf("got %v, want Unavailable naming beta", err)
 			}
-			if !p.daemon.backends.Get("beta").Up() {
+			if !p.daemon.backends().Get("beta").Up() {
 				t.Error("beta is taken for away")
 			}
 		})
@@ -147,7 +147,7 @@ func TestHugeBackend(t *testing.T) {
 		beta.AddContainer(fakeruntime.Container{SandboxID: sandbox, Config: request.GetConfig()})
 	}
 	p.patient()
-	eventually(t, "beta is up", p.daemon.backends.Get("beta").Up)
+	eventually(t, "beta is up", p.daemon.backends().Get("beta").Up)
 	if _, containers := p.daemon.index.Count(); containers != 18 {
 		t.Errorf("%d containers are routed, want 18", containers)
 	}
@@ -212,7 +212,7 @@ backend = "alpha"
 			if s, c := p.daemon.index.Count(); s+c != 0 {
 				t.Errorf("%d sandboxes and %d containers are routed", s, c)
 			}
-			b := p.daemon.backends.Default()
+			b := p.daemon.backends().Default()
 			_, sandboxes, _ := b.Sandboxes.Snapshot()
 			_, containers, _ := b.Containers.Snapshot()
 			if len(sandboxes)+len(containers) > 0 {
@@ -242,7 +242,7 @@ func TestLastKnownShortSandbox(t *testing.T) {
 		t.Errorf("the backend was told the handler %q", got)
 	}
 	beta.Stop()
-	eventually(t, "beta is away", func() bool { return !p.daemon.backends.Get("beta").Up() })
+	eventually(t, "beta is away", func() bool { return !p.daemon.backends().Get("beta").Up() })
 	if got, err := p.containerIDs(&runtimeapi.ContainerFilter{PodSandboxId: sandbox}); err != nil || !slices.Equal(got, []string{created.GetContainerId()}) {
 		t.Errorf("by the full sandbox id: %v, %v", got, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ func TestScripts(t *testing.T) {
 			"exits":      exits,
 			"expand":     expand,
 			"eventually": tryUntil,
+			"hangup":     hangUp,
 		},
 	})
 }
@@ -84,6 +86,16 @@ func expand(ts *testscript.TestScript, neg bool, args []string) {
 	for _, file := range args {
 		text := os.Expand(ts.ReadFile(file), ts.Getenv)
 		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(text), 0o600))
+	}
+}
+
+// hangUp is "hangup": SIGHUP to what runs in the background.
+func hangUp(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: hangup")
+	}
+	for _, c := range ts.BackgroundCmds() {
+		ts.Check(c.Process.Signal(syscall.SIGHUP))
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,22 +35,21 @@ const adminShutdownTime = time.Second
 
 // daemon is the running proxy. It is made by newDaemon and ended by close.
 type daemon struct {
-	cfg        *configs.Config
+	cfg        *configs.Config // It was started with: what no reload changes.
 	log        *logrus.Entry
 	started    time.Time
 	api        *rest.Config // nil without an API server
 	store      *state.Store
 	index      *routing.Index
-	table      *routing.Table
-	backends   *backend.Set
-	images     *imageservice.Service
-	events     *hooks.Events // nil without an API server
+	current    atomic.Pointer[generation] // What a reload changes.
+	events     *hooks.Events              // nil without an API server
 	hooks      *hooks.Engine
 	serviceEnv *serviceenv.Variables
 	server     *rawcri.Server
 	listener   net.Listener
 	admin      *admin.Server
 	notify     *notifier
+	reloads    *reloads
 }
 
 // newDaemon wires the proxy and claims what it needs of the machine, state
@@ -56,7 +57,7 @@ type daemon struct {
 // purpose: the order is the dependency order, read from top to bottom. When it
 // fails it has given everything back.
 func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *daemon, err error) {
-	d := &daemon{cfg: cfg, log: log, started: time.Now()}
+	d := &daemon{cfg: cfg, log: log, started: time.Now(), index: routing.NewIndex()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -71,31 +72,32 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 	if d.store, err = state.Open(ctx, state.Options{Dir: cfg.State.Dir, Log: component(log, "state")}); err != nil {
 		return nil, fmt.Errorf("state.dir: %w", err)
 	}
-	d.table, d.index = routing.NewTable(cfg), routing.NewIndex()
 	pins := state.SandboxHandlers(d.store)
 	if err := loadPins(pins, d.index); err != nil {
 		return nil, err
 	}
 	catalog := rawcri.NewCatalog()
-	d.backends, err = backend.New(backend.Options{
-		Config: cfg, Catalog: catalog, Table: d.table, Index: d.index, Log: component(log, "backend"),
-	})
-	if err != nil {
+	first := &generation{cfg: cfg, table: routing.NewTable(cfg)}
+	o := backend.Options{Config: cfg, Catalog: catalog, Table: first.table, Index: d.index, Log: component(log, "backend")}
+	if first.backends, err = backend.New(o); err != nil {
 		return nil, err
 	}
+	d.current.Store(first)
 	registry := d.newRegistry()
-	d.images = imageservice.New(imageservice.Options{
-		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "imageservice"), Metrics: registry,
+	d.reloads = newReloads(registry, d.started)
+	first.images = imageservice.New(imageservice.Options{
+		Backends: first.backends, Table: first.table, Index: d.index, Log: component(log, "imageservice"), Metrics: registry,
 	})
+	first.imageAdmin = first.images.Admin()
 	if d.hooks, err = d.newHooks(ctx, registry); err != nil {
 		return nil, err
 	}
 	if d.serviceEnv, err = d.newServiceEnv(registry); err != nil {
 		return nil, err
 	}
-	front := handlers.New(handlers.Options{
-		Backends: d.backends, Table: d.table, Index: d.index, Log: component(log, "handlers"),
-		PrepareImage: d.images.Prepare,
+	first.front = handlers.New(handlers.Options{
+		Backends: first.backends, Table: first.table, Index: d.index, Log: component(log, "handlers"),
+		PrepareImage: first.images.Prepare,
 		Hooks:        d.hooks,
 		ServiceEnv:   d.serviceEnv,
 		Pins:         handlers.Pins{Put: pins.Put, Delete: pins.Delete},
@@ -103,8 +105,8 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 	d.server = rawcri.NewServer(rawcri.ServerOptions{
 		Catalog: catalog,
 		Services: map[string]rawcri.Handler{
-			rawcri.RuntimeService: front.Handle,
-			rawcri.ImageService:   d.images.Handle,
+			rawcri.RuntimeService: d.inGeneration(func(g *generation) rawcri.Handler { return g.front.Handle }),
+			rawcri.ImageService:   d.inGeneration(func(g *generation) rawcri.Handler { return g.images.Handle }),
 			healthService:         answerHealth,
 		},
 		Observe: newObserver(registry, component(log, "cri")).observe,
@@ -120,7 +122,7 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 func (d *daemon) newRegistry() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registerState(registry, d.backends, d.index, d.stateResets)
+	registerState(registry, func() []*backend.Backend { return d.backends().All() }, d.index, d.stateResets)
 	return registry
 }
 
@@ -138,7 +140,7 @@ func (d *daemon) bind(ctx context.Context, registry *prometheus.Registry) error 
 		return fmt.Errorf("[admin]: %w", err)
 	}
 	d.admin.Handle("GET /v1/status", d.statusHandler())
-	images := d.images.Admin()
+	images := http.HandlerFunc(d.serveImages)
 	d.admin.Handle("/v1/images", images)
 	d.admin.Handle("/v1/images/", images)
 	deliveries := d.hooks.Handler()
@@ -175,7 +177,8 @@ func (d *daemon) run(ctx context.Context) error {
 // serveCRI answers calls until ctx ends, and after that those in flight.
 func (d *daemon) serveCRI(ctx context.Context) error {
 	// Before the first answer, or the first calls would miss.
-	d.backends.Start(ctx)
+	first := d.current.Load()
+	first.backends.Start(ctx)
 	if ended(ctx) {
 		return nil // It is to stop before it ever served.
 	}
@@ -187,16 +190,18 @@ func (d *daemon) serveCRI(ctx context.Context) error {
 	defer stopHooks()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.hooks.Run(hooksCtx) })
-	group.Go(func() error { return d.backends.Run(ctx) })
-	group.Go(func() error { return d.images.Run(ctx) })
+	group.Go(func() error { return first.backends.Run(ctx) })
+	group.Go(func() error { return first.images.Run(ctx) })
 	group.Go(func() error { return d.runServiceEnv(ctx) })
 	group.Go(func() error { return d.server.Serve(d.listener) })
 	group.Go(func() error { return d.announce(ctx) })
+	group.Go(func() error { return d.serveReloads(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		d.notify.stopping()
-		d.log.WithField("at_most", d.cfg.Server.ShutdownTimeout.String()).Info("stopping: no new calls; those in flight may end")
-		d.server.Shutdown(d.cfg.Server.ShutdownTimeout.Duration)
+		limit := d.current.Load().cfg.Server.ShutdownTimeout
+		d.log.WithField("at_most", limit.String()).Info("stopping: no new calls; those in flight may end")
+		d.server.Shutdown(limit.Duration)
 		stopHooks()
 		return nil
 	})
@@ -215,6 +220,7 @@ func (d *daemon) announce(ctx context.Context) error {
 	}
 	d.log.WithFields(logrus.Fields{"listen": d.cfg.Server.Listen, "version": readVersion().Version}).Info("serving CRI")
 	d.notify.ready()
+	close(d.reloads.served)
 	d.notify.watchdog(ctx, d.alive)
 	return nil
 }
@@ -238,8 +244,8 @@ func (d *daemon) close() error {
 	if d.events != nil {
 		d.events.Close()
 	}
-	if d.backends != nil {
-		errs = append(errs, d.backends.Close())
+	if g := d.current.Load(); g != nil {
+		errs = append(errs, g.backends.Close())
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())

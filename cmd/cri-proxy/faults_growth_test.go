@@ -44,7 +44,7 @@ func TestGrowth(t *testing.T) {
 			if problem := n.indexProblem(); problem != "" {
 				t.Error(problem)
 			}
-			for _, b := range n.daemon.backends.All() {
+			for _, b := range n.daemon.backends().All() {
 				frame, sandboxes, _ := b.Sandboxes.Snapshot()
 				frame.Free()
 				frame, containers, _ := b.Containers.Snapshot()

@@ -250,5 +250,5 @@ func (n *loadNode) settle() {
 		r.Restart()
 	}
 	n.tally = tally{}
-	eventually(n.t, "all backends are up", n.daemon.backends.AllUp)
+	eventually(n.t, "all backends are up", n.daemon.backends().AllUp)
 }

@@ -216,7 +216,7 @@ func (n *faultNode) isWhole(got, want []string) bool {
 // lostAnswer reports whether nobody was told of an object: the last known list
 // of a backend that is away cannot have it.
 func (n *faultNode) lostAnswer(id string) bool {
-	return !slices.Contains(n.before, id) && !n.daemon.backends.AllUp()
+	return !slices.Contains(n.before, id) && !n.daemon.backends().AllUp()
 }
 
 // byID asks for the status of every object there is.
@@ -268,5 +268,5 @@ func (n *faultNode) heal() {
 	for _, r := range n.fakes() {
 		r.ClearFaults()
 	}
-	eventually(n.t, "all backends are up", n.daemon.backends.AllUp)
+	eventually(n.t, "all backends are up", n.daemon.backends().AllUp)
 }

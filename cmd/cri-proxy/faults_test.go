@@ -74,7 +74,7 @@ func emptied(n *faultNode) {
 	n.beta.Reset()
 	n.beta.Restart()
 	n.probe()
-	eventually(n.t, "the empty backend is up", n.daemon.backends.AllUp)
+	eventually(n.t, "the empty backend is up", n.daemon.backends().AllUp)
 	n.before = n.truth()
 }
 

@@ -56,6 +56,7 @@ type proxy struct {
 	conn    *grpc.ClientConn // Carries frames and messages.
 	runtime runtimeapi.RuntimeServiceClient
 	images  runtimeapi.ImageServiceClient
+	hangups chan os.Signal
 	cancel  context.CancelFunc
 	done    chan error
 }
@@ -131,6 +132,8 @@ func (p *proxy) start() {
 	if p.disk != nil {
 		p.disk.mount(p)
 	}
+	p.hangups = make(chan os.Signal, 1)
+	p.daemon.reloads.path, p.daemon.reloads.asked = filepath.Join(p.dir, "c.toml"), p.hangups
 	p.cancel, p.done = cancel, make(chan error, 1)
 	go func() { p.done <- errors.Join(p.daemon.run(ctx), p.daemon.close()) }()
 	if p.conn, err = rawcri.Dial(filepath.Join(p.dir, "s")); err != nil {

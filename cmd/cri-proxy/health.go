@@ -54,7 +54,7 @@ func (d *daemon) ready(ctx context.Context) error {
 	if err := d.alive(ctx); err != nil {
 		return err
 	}
-	if b := d.backends.Default(); !b.Up() {
+	if b := d.backends().Default(); !b.Up() {
 		return errors.New(status.Convert(b.Away()).Message()) // Nobody calls by gRPC here.
 	}
 	return nil

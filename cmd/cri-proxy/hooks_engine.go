@@ -55,7 +55,7 @@ func (d *daemon) runtimeOf(ctx context.Context, c hooks.Container) (runtimeapi.R
 	if id == "" {
 		kind, id = rawcri.SandboxID, c.Sandbox
 	}
-	b, err := d.backends.Owner(ctx, kind, []byte(id))
+	b, err := d.backends().Owner(ctx, kind, []byte(id))
 	if err != nil {
 		return nil, err
 	}

@@ -209,7 +209,7 @@ func TestHooksOfOneBackend(t *testing.T) {
 		}
 	}
 	beta.Stop()
-	eventually(t, "beta is away", func() bool { return !p.daemon.backends.Get("beta").Up() })
+	eventually(t, "beta is away", func() bool { return !p.daemon.backends().Get("beta").Up() })
 	if err := p.stopContainer(a, 30); err != nil {
 		t.Errorf("stop on the other backend: %v", err)
 	}

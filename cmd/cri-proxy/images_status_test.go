@@ -187,10 +187,10 @@ func TestImageStatusHanging(t *testing.T) {
 	a, b := k.run("a", "runc"), k.run("b", "isolated")
 	alpha.AddImage("app", nil)
 	beta.Inject("ImageStatus", fakeruntime.Fault{Hang: true})
-	since := p.daemon.backends.Get("beta").State().Since
+	since := p.daemon.backends().Get("beta").State().Since
 	_, err := k.status(a.edited("example.org/note", "new"), "app")
 	wantCode(t, "a pod that is not told", err, codes.Unavailable, `"beta"`)
-	if s := p.daemon.backends.Get("beta").State(); !s.Up || !s.Since.Equal(since) {
+	if s := p.daemon.backends().Get("beta").State(); !s.Up || !s.Since.Equal(since) {
 		t.Errorf("a backend that is slow with its images was taken for away: %+v", s)
 	}
 	k.wantPresent(a, "app", true)
@@ -312,7 +312,7 @@ func TestImageEndpointOnItsOwn(t *testing.T) {
 	b := k.run("b", "isolated")
 	alpha.AddImage("app", nil)
 	store.AddImage("app", nil)
-	since := p.daemon.backends.Get("beta").State().Since
+	since := p.daemon.backends().Get("beta").State().Since
 
 	beta.Stop()
 	p.waitAway("beta")
@@ -322,15 +322,15 @@ func TestImageEndpointOnItsOwn(t *testing.T) {
 	k.wantPresent(b, "app", true)
 	beta.Restart()
 	eventually(t, "beta is up again", func() bool {
-		s := p.daemon.backends.Get("beta").State()
+		s := p.daemon.backends().Get("beta").State()
 		return s.Up && s.Since.After(since)
 	})
-	since = p.daemon.backends.Get("beta").State().Since
+	since = p.daemon.backends().Get("beta").State().Since
 
 	store.Stop()
 	_, err := k.user("other")
 	wantCode(t, "with the store away", err, codes.Unavailable, `"beta"`, store.Endpoint())
-	if s := p.daemon.backends.Get("beta").State(); !s.Up || !s.Since.Equal(since) {
+	if s := p.daemon.backends().Get("beta").State(); !s.Up || !s.Since.Equal(since) {
 		t.Errorf("the runtime was taken for away with its image store: %+v", s)
 	}
 }

@@ -227,12 +227,12 @@ func twoUsers(alpha, beta *fakeruntime.Runtime, image string) {
 
 func (p *proxy) waitAway(name string) {
 	p.t.Helper()
-	eventually(p.t, name+" is away", func() bool { return !p.daemon.backends.Get(name).Up() })
+	eventually(p.t, name+" is away", func() bool { return !p.daemon.backends().Get(name).Up() })
 }
 
 func (p *proxy) waitUp(name string) {
 	p.t.Helper()
-	eventually(p.t, name+" is up", p.daemon.backends.Get(name).Up)
+	eventually(p.t, name+" is up", p.daemon.backends().Get(name).Up)
 }
 
 // ids returns the ids of images.

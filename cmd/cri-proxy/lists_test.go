@@ -175,7 +175,7 @@ func TestListOptions(t *testing.T) {
 	p.restart()
 	a := p.run("a", "runc")
 	beta.Stop()
-	eventually(t, "beta is away", func() bool { return !p.daemon.backends.Get("beta").Up() })
+	eventually(t, "beta is away", func() bool { return !p.daemon.backends().Get("beta").Up() })
 	if _, err := p.sandboxIDs(nil); status.Code(err) != codes.Unavailable {
 		t.Errorf("list: %v, want Unavailable", err)
 	}
@@ -208,7 +208,7 @@ func TestStreamFaults(t *testing.T) {
 		t.Errorf("a backend lost in the middle: success with %d sandboxes", len(got))
 	}
 	beta.ClearFaults()
-	eventually(t, "beta is up", p.daemon.backends.Get("beta").Up)
+	eventually(t, "beta is up", p.daemon.backends().Get("beta").Up)
 	if got, err := p.streamedSandboxIDs(); err != nil || len(got) != 12 {
 		t.Errorf("%d sandboxes, %v, want 12", len(got), err)
 	}

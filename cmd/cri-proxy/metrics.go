@@ -103,20 +103,33 @@ func (o *observer) logCall(call *rawcri.Call, code codes.Code, took time.Duratio
 	entry.Log(level, "call")
 }
 
-// registerState exports what the backends and the index are at the moment.
-func registerState(reg prometheus.Registerer, backends *backend.Set, index *routing.Index, resets func() float64) {
-	factory := promauto.With(reg)
-	for _, b := range backends.All() {
-		factory.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "cri_proxy_backend_up", Help: "Whether the backend answers and its ids are known.",
-			ConstLabels: prometheus.Labels{"backend": b.Name},
-		}, func() float64 {
-			if b.Up() {
-				return 1
-			}
-			return 0
-		})
+// backendsUp is a collector, since backends come and go with the configuration.
+type backendsUp struct {
+	desc *prometheus.Desc
+	all  func() []*backend.Backend
+}
+
+// Describe implements [prometheus.Collector].
+func (u *backendsUp) Describe(out chan<- *prometheus.Desc) { out <- u.desc }
+
+// Collect implements [prometheus.Collector].
+func (u *backendsUp) Collect(out chan<- prometheus.Metric) {
+	for _, b := range u.all() {
+		up := 0.0
+		if b.Up() {
+			up = 1
+		}
+		out <- prometheus.MustNewConstMetric(u.desc, prometheus.GaugeValue, up, b.Name)
 	}
+}
+
+// registerState exports what the backends and the index are at the moment.
+func registerState(reg prometheus.Registerer, backends func() []*backend.Backend, index *routing.Index, resets func() float64) {
+	reg.MustRegister(&backendsUp{
+		desc: prometheus.NewDesc("cri_proxy_backend_up", "Whether the backend answers and its ids are known.", []string{"backend"}, nil),
+		all:  backends,
+	})
+	factory := promauto.With(reg)
 	for kind, count := range map[string]func() int{
 		"sandbox":   func() int { n, _ := index.Count(); return n },
 		"container": func() int { _, n := index.Count(); return n },

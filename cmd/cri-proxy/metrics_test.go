@@ -170,7 +170,8 @@ func TestMetricNames(t *testing.T) {
 		return found["cri_proxy_list_bytes_count"]
 	})
 	want := []string{
-		"cri_proxy_backend_up", "cri_proxy_journal_oldest_seconds", "cri_proxy_journal_records",
+		"cri_proxy_backend_up", "cri_proxy_config_last_reload_success_timestamp_seconds", "cri_proxy_config_last_reload_successful",
+		"cri_proxy_journal_oldest_seconds", "cri_proxy_journal_records",
 		"cri_proxy_list_bytes_bucket", "cri_proxy_list_bytes_count", "cri_proxy_list_bytes_sum",
 		"cri_proxy_request_duration_seconds_bucket", "cri_proxy_request_duration_seconds_count", "cri_proxy_request_duration_seconds_sum",
 		"cri_proxy_requests_in_flight", "cri_proxy_requests_total", "cri_proxy_routes", "cri_proxy_state_reset_total",
@@ -263,7 +264,7 @@ func TestReadiness(t *testing.T) {
 		_, err := admin.Get(t.Context(), filepath.Join(p.dir, "a"), path)
 		return err
 	}
-	away := func(name string) bool { return !p.daemon.backends.Get(name).Up() }
+	away := func(name string) bool { return !p.daemon.backends().Get(name).Up() }
 	beta.Stop()
 	eventually(t, "beta is away", func() bool { return away("beta") })
 	if err := ask("/readyz"); err != nil {

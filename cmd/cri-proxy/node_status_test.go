@@ -82,7 +82,7 @@ func TestNodeStatus(t *testing.T) {
 		t.Errorf("beta's network is not ready: %v", c)
 	}
 	beta.Stop()
-	eventually(t, "beta is away", func() bool { return !p.daemon.backends.Get("beta").Up() })
+	eventually(t, "beta is away", func() bool { return !p.daemon.backends().Get("beta").Up() })
 	s = p.status()
 	wantHandlers(t, s) // With the features last seen.
 	if c := condition(s, "BackendReady.beta"); c.GetStatus() || c.GetReason() != "BackendAway" {
@@ -154,7 +154,7 @@ func TestEvents(t *testing.T) {
 	if e.GetPodSandboxStatus().GetRuntimeHandler() != "isolated" || len(e.GetContainersStatuses()) != 4 {
 		t.Errorf("the event told afterwards: %v", e)
 	}
-	eventually(t, "beta is up", p.daemon.backends.Get("beta").Up)
+	eventually(t, "beta is up", p.daemon.backends().Get("beta").Up)
 	if _, err := p.runtime.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: goes}); err != nil {
 		t.Fatal(err)
 	}

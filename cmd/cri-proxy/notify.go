@@ -24,7 +24,14 @@ func newNotifier(log *logrus.Entry) (*notifier, error) {
 	return &notifier{log: log, period: period}, nil
 }
 
-func (n *notifier) ready()    { n.send(systemd.SdNotifyReady) }
+func (n *notifier) ready() { n.send(systemd.SdNotifyReady) }
+
+// reloading is followed by ready. The time is what tells systemd that this is
+// the answer to its own request.
+func (n *notifier) reloading() {
+	n.send(systemd.SdNotifyReloading + "\n" + systemd.SdNotifyMonotonicUsec())
+}
+
 func (n *notifier) stopping() { n.send(systemd.SdNotifyStopping) }
 
 // send logs a failure and goes on: systemd's own time-outs are the answer to

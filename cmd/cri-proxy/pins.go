@@ -24,7 +24,7 @@ func loadPins(pins state.Handlers, index *routing.Index) error {
 // dropStalePins forgets pods that no backend has any more. As long as one
 // cannot be asked nothing is dropped: they may be there.
 func (d *daemon) dropStalePins() error {
-	for _, b := range d.backends.All() {
+	for _, b := range d.backends().All() {
 		if !b.Up() {
 			return nil
 		}

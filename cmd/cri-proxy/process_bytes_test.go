@@ -48,7 +48,7 @@ func TestRandomBytes(t *testing.T) {
 		t.Error(err)
 	}
 	for name, fake := range map[string]*fakeruntime.Runtime{"alpha": alpha, "beta": beta} {
-		if !p.daemon.backends.Get(name).Up() || len(fake.Sandboxes()) > 1 {
+		if !p.daemon.backends().Get(name).Up() || len(fake.Sandboxes()) > 1 {
 			t.Errorf("%s is away, or has sandboxes that nobody wanted", name)
 		}
 	}

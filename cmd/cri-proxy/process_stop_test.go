@@ -190,7 +190,7 @@ func TestStopAtAnyTime(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- d.run(ctx) }()
 		limit := time.Now().Add(10 * time.Second)
-		for i >= 10 && !d.backends.Default().Up() && time.Now().Before(limit) { // Then it begins to serve.
+		for i >= 10 && !d.backends().Default().Up() && time.Now().Before(limit) { // Then it begins to serve.
 			runtime.Gosched()
 		}
 		timer := time.AfterFunc(time.Duration(i%10)*200*time.Microsecond, cancel)

@@ -44,7 +44,7 @@ func TestRoutesAfterRestart(t *testing.T) {
 	p.restart()
 	check(codes.Unavailable)
 	beta.Restart()
-	eventually(t, "beta is up", p.daemon.backends.Get("beta").Up)
+	eventually(t, "beta is up", p.daemon.backends().Get("beta").Up)
 	check(codes.OK)
 }
 
@@ -77,7 +77,7 @@ func TestBadIDs(t *testing.T) {
 		t.Errorf("status of an empty id: %v, want the default backend's %v", err, direct)
 	}
 	beta.Stop()
-	eventually(t, "beta is away", func() bool { return !p.daemon.backends.Get("beta").Up() })
+	eventually(t, "beta is away", func() bool { return !p.daemon.backends().Get("beta").Up() })
 	for name, err := range map[string]error{"stop": stop(unknown), "status": stat(unknown)} {
 		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `"beta"`) || !strings.Contains(err.Error(), unknown) {
 			t.Errorf("%s of an unknown container while beta is away: %v, want Unavailable naming both", name, err)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
+	"syscall"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -19,6 +21,10 @@ func newRun(f *flags) *cobra.Command {
 		Short: "Serve CRI until SIGTERM",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			// From the start, or a signal that comes early would end the process.
+			hangups := make(chan os.Signal, 1)
+			signal.Notify(hangups, syscall.SIGHUP)
+			defer signal.Stop(hangups)
 			cfg, err := loadConfig(f.config)
 			if err != nil {
 				return err
@@ -28,7 +34,7 @@ func newRun(f *flags) *cobra.Command {
 				return err
 			}
 			onOneProcessor()
-			return serve(c.Context(), cfg, log)
+			return serve(c.Context(), f.config, hangups, cfg, log)
 		},
 	}
 }
@@ -43,11 +49,12 @@ func onOneProcessor() {
 	}
 }
 
-func serve(ctx context.Context, cfg *configs.Config, log *logrus.Entry) error {
+func serve(ctx context.Context, path string, hangups <-chan os.Signal, cfg *configs.Config, log *logrus.Entry) error {
 	d, err := newDaemon(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	d.reloads.path, d.reloads.asked = path, hangups
 	return errors.Join(d.run(ctx), d.close())
 }
 
@@ -60,10 +67,13 @@ func newLog(cfg configs.Log, w io.Writer) (*logrus.Entry, error) {
 	logger := logrus.New()
 	logger.SetOutput(w)
 	logger.SetLevel(level)
-	if cfg.Format == configs.LogJSON {
-		logger.SetFormatter(&logrus.JSONFormatter{})
-	} else {
-		logger.SetFormatter(&logrus.TextFormatter{FullTimestamp: true})
-	}
+	logger.SetFormatter(formatter(cfg))
 	return logrus.NewEntry(logger), nil
+}
+
+func formatter(cfg configs.Log) logrus.Formatter {
+	if cfg.Format == configs.LogJSON {
+		return &logrus.JSONFormatter{}
+	}
+	return &logrus.TextFormatter{FullTimestamp: true}
 }

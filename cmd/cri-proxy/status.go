@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/cri-proxy/cri-proxy/handlers/serviceenv"
 	"github.com/cri-proxy/cri-proxy/imageservice"
 	"github.com/cri-proxy/cri-proxy/internal/admin"
+	"github.com/cri-proxy/cri-proxy/internal/routing"
 )
 
 // report is the body of GET /v1/status.
@@ -34,12 +36,18 @@ type report struct {
 	StateSetAside  string          `json:"stateSetAside,omitempty"` // Where a corrupt state file went.
 	// ServiceCache is where the Service variables come from.
 	ServiceCache *serviceenv.State `json:"serviceCache,omitempty"`
+	// LastReload is missing before the first one.
+	LastReload *reloadReport `json:"lastReload,omitempty"`
 }
 
 type handlerReport struct {
 	Name    string `json:"name"`
 	Backend string `json:"backend"`
 	Runtime string `json:"runtime"` // "" is the backend's default.
+	// Draining: the configuration no longer has it, and it has pods still.
+	Draining   bool `json:"draining,omitempty"`
+	Sandboxes  int  `json:"sandboxes"`
+	Containers int  `json:"containers"`
 	// Preload is what became of the images that it has in its store from the start.
 	Preload []imageservice.Preload `json:"preload,omitempty"`
 }
@@ -57,21 +65,18 @@ type backendReport struct {
 }
 
 func (d *daemon) report(ctx context.Context) report {
+	g := d.current.Load()
 	r := report{
 		Version: readVersion().Version, Started: d.started, Listen: d.cfg.Server.Listen,
-		DefaultHandler: d.cfg.DefaultHandler, StateSetAside: d.store.ResetFrom(), ServiceCache: d.serviceEnv.State(),
+		DefaultHandler: g.cfg.DefaultHandler, StateSetAside: d.store.ResetFrom(), ServiceCache: d.serviceEnv.State(), LastReload: d.reloads.last.Load(),
 	}
 	if err := d.ready(ctx); err != nil {
 		r.NotReady = err.Error()
 	}
 	r.Ready = r.NotReady == ""
 	r.Sandboxes, r.Containers = d.index.Count()
-	for _, name := range d.table.Names() {
-		if h, err := d.table.Resolve(name); err == nil {
-			r.Handlers = append(r.Handlers, handlerReport{Name: h.Name, Backend: h.Backend, Runtime: h.Runtime, Preload: d.images.Preloads(name)})
-		}
-	}
-	for _, b := range d.backends.All() {
+	r.Handlers = d.handlerReports(g)
+	for _, b := range g.backends.All() {
 		s := b.State()
 		entry := backendReport{
 			Name: b.Name, Endpoint: b.Config.Endpoint, Up: s.Up, Since: s.Since,
@@ -80,12 +85,31 @@ func (d *daemon) report(ctx context.Context) report {
 		if s.Err != nil {
 			entry.Error = s.Err.Error()
 		}
-		if err := d.backends.Usable(b); err != nil {
+		if err := g.backends.Usable(b); err != nil {
 			entry.Unusable = status.Convert(err).Message()
 		}
 		r.Backends = append(r.Backends, entry)
 	}
 	return r
+}
+
+// handlerReports returns the configured handlers and those that drain, as long
+// as they have something left, by name.
+func (d *daemon) handlerReports(g *generation) []handlerReport {
+	loads := d.index.Loads()
+	var all []handlerReport
+	for _, name := range slices.Sorted(slices.Values(slices.Concat(g.table.Names(), g.table.Draining()))) {
+		h, err := g.table.Find(name)
+		load := loads[name]
+		if err != nil || (h.Draining && load == routing.Load{}) {
+			continue
+		}
+		all = append(all, handlerReport{
+			Name: h.Name, Backend: h.Backend, Runtime: h.Runtime, Draining: h.Draining,
+			Sandboxes: load.Sandboxes, Containers: load.Containers, Preload: g.images.Preloads(name),
+		})
+	}
+	return all
 }
 
 func (d *daemon) statusHandler() http.Handler {
@@ -165,13 +189,17 @@ func (r report) print(out io.Writer) error {
 		fmt.Fprintf(w, "STATE\tthe old file was corrupt and is now %s\n", r.StateSetAside)
 	}
 	r.printServiceCache(w)
-	fmt.Fprintf(w, "\nHANDLER\tBACKEND\tRUNTIME\n")
+	r.printReload(w)
+	fmt.Fprintf(w, "\nHANDLER\tBACKEND\tRUNTIME\tPODS\tCONTAINERS\n")
 	for _, h := range r.Handlers {
 		name := h.Name
 		if name == r.DefaultHandler {
 			name += " (default)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", name, h.Backend, orDefault(h.Runtime))
+		if h.Draining {
+			name += " (draining)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\n", name, h.Backend, orDefault(h.Runtime), h.Sandboxes, h.Containers)
 	}
 	r.printPreloads(w)
 	fmt.Fprintf(w, "\nBACKEND\tSTATE\tSINCE\tRUNTIME\tCGROUPS\tENDPOINT\n")
@@ -188,6 +216,9 @@ func (r report) print(out io.Writer) error {
 		} else if b.Unusable != "" {
 			fmt.Fprintf(w, "\n%s takes no new sandboxes: %s\n", b.Name, b.Unusable)
 		}
+	}
+	if r.LastReload != nil && !r.LastReload.Success {
+		fmt.Fprintf(w, "\nthe configuration was not reloaded: %s\n", r.LastReload.Error)
 	}
 	return w.Flush()
 }
@@ -206,6 +237,17 @@ func (r report) printServiceCache(w *tabwriter.Writer) {
 		line += ": " + s.Error
 	}
 	fmt.Fprintf(w, "SERVICES\t%s\n", line)
+}
+
+// printReload prints how the last reload went, if there was one.
+func (r report) printReload(w *tabwriter.Writer) {
+	switch last := r.LastReload; {
+	case last == nil:
+	case last.Success:
+		fmt.Fprintf(w, "RELOAD\tdone %s\n", last.Time.Format(time.RFC3339))
+	default:
+		fmt.Fprintf(w, "RELOAD\trefused %s: the configuration before that stays in effect\n", last.Time.Format(time.RFC3339))
+	}
 }
 
 // printPreloads prints what became of the preloaded images, if there are any.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -52,7 +53,8 @@ type Options struct {
 // [Variables.Run] runs, and is safe for concurrent use.
 type Variables struct {
 	Options
-	source source // nil means that there is none.
+	source   source // nil means that there is none.
+	handlers atomic.Pointer[map[string]configs.Handler]
 }
 
 // source is where Services come from.
@@ -78,6 +80,7 @@ type State struct {
 // New returns the variables of a source. It asks nobody for anything yet.
 func New(o Options) (*Variables, error) {
 	v := &Variables{Options: o}
+	v.Configure(o.Handlers)
 	if o.File == "" && o.Config == nil {
 		return v, nil
 	}
@@ -103,6 +106,13 @@ func New(o Options) (*Variables, error) {
 		return 0
 	})
 	return v, nil
+}
+
+// Configure replaces what is configured for the handlers; the source stays.
+func (v *Variables) Configure(handlers map[string]configs.Handler) { v.handlers.Store(&handlers) }
+
+func (v *Variables) of(p Pod) configs.HandlerServiceEnv {
+	return (*v.handlers.Load())[p.Handler].ServiceEnv
 }
 
 // Run follows the source until ctx ends.
@@ -136,7 +146,7 @@ func (v *Variables) Wanted(p Pod) (bool, error) {
 	value, given := p.Annotations[Annotation]
 	switch {
 	case !given:
-		return v.Handlers[p.Handler].ServiceEnv.Enabled, nil
+		return v.of(p).Enabled, nil
 	case value == "disabled":
 		return false, nil
 	case value != "enabled":
@@ -157,7 +167,7 @@ func (v *Variables) Missing(p Pod, set map[string]bool) ([]Variable, error) {
 	}
 	var missing []Variable
 	size := 0
-	for _, service := range selected(p.Namespace, v.Handlers[p.Handler].ServiceEnv.Namespaces, in) {
+	for _, service := range selected(p.Namespace, v.of(p).Namespaces, in) {
 		for _, variable := range variablesOf(service) {
 			if set[variable.Name] {
 				continue
@@ -185,7 +195,7 @@ func (v *Variables) known(p Pod) (lookUp, error) {
 	if err == nil {
 		return in, nil
 	}
-	if !isStatic(p) && v.Handlers[p.Handler].ServiceEnv.OnUnavailable != configs.UnavailableSkip {
+	if !isStatic(p) && v.of(p).OnUnavailable != configs.UnavailableSkip {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	v.Log.WithField("namespace", p.Namespace).WithError(err).Warn("a container starts without its Service variables: the Services are not known yet")

@@ -29,10 +29,16 @@ type State struct {
 	CgroupDriver string    // SYSTEMD or CGROUPFS; "" when it does not say.
 }
 
-// Backend is one upstream runtime. It is made by [New].
+// Backend is one upstream runtime as one configuration has it. It is made by
+// [New] or [Set.Next].
 type Backend struct {
 	Name   string
 	Config configs.Backend
+	*upstream
+}
+
+// upstream is what of a backend outlives a configuration.
+type upstream struct {
 	// Sandboxes and Containers are what it last listed, for when it is away.
 	Sandboxes, Containers LastList
 
@@ -43,6 +49,8 @@ type Backend struct {
 	state      State
 	connection connection         // Of conn.
 	wake       context.CancelFunc // Ends waitLost; nil while nobody waits.
+	creating   int                // Creates of pod sandboxes under way.
+	retired    bool               // No further ones.
 }
 
 func newBackend(name string, cfg configs.Backend, dial []grpc.DialOption) (*Backend, error) {
@@ -50,12 +58,8 @@ func newBackend(name string, cfg configs.Backend, dial []grpc.DialOption) (*Back
 	if err != nil {
 		return nil, fmt.Errorf("backend %q: %w", name, err)
 	}
-	ttl := cfg.LastKnownTTL.Duration
-	b := &Backend{
-		Name: name, Config: cfg,
-		Sandboxes: LastList{ttl: ttl}, Containers: LastList{ttl: ttl},
-		state: State{Since: time.Now(), Err: errNotTried},
-	}
+	b := &Backend{Name: name, Config: cfg, upstream: &upstream{state: State{Since: time.Now(), Err: errNotTried}}}
+	b.setTTL()
 	if b.conn, err = rawcri.Dial(path, append(slices.Clone(dial), b.dialer(path))...); err != nil {
 		return nil, fmt.Errorf("backend %q: %w", name, err)
 	}
@@ -66,6 +70,12 @@ func newBackend(name string, cfg configs.Backend, dial []grpc.DialOption) (*Back
 		}
 	}
 	return b, nil
+}
+
+// setTTL tells the last lists how old they may become.
+func (b *Backend) setTTL() {
+	b.Sandboxes.setTTL(b.Config.LastKnownTTL.Duration)
+	b.Containers.setTTL(b.Config.LastKnownTTL.Duration)
 }
 
 // errNotTried is a backend's state before the first answer.
@@ -79,7 +89,7 @@ func dialEndpoint(endpoint string, dial []grpc.DialOption) (*grpc.ClientConn, er
 	return rawcri.Dial(path, dial...)
 }
 
-func (b *Backend) close() error {
+func (b *upstream) close() error {
 	b.Sandboxes.free()
 	b.Containers.free()
 	err := b.conn.Close()

@@ -19,9 +19,8 @@ const maxChanges = 4096
 // and removals that were answered since. Nothing is decoded until somebody asks
 // while the backend is away.
 type LastList struct {
-	ttl time.Duration // How old the list may be; 0: as old as this process.
-
 	mu      sync.Mutex
+	ttl     time.Duration // How old the list may be; 0: as old as this process.
 	frame   *rawcri.Frame
 	taken   time.Time
 	since   uint64 // Up to which change frame has them all.
@@ -35,6 +34,12 @@ type Change struct {
 	ID   string
 	Item proto.Message // As it would be listed.
 	seq  uint64
+}
+
+func (l *LastList) setTTL(ttl time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ttl = ttl
 }
 
 // Begin is called before a list is fetched, and is followed by End. What

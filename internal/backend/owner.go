@@ -28,7 +28,7 @@ func (s *Set) Owner(ctx context.Context, kind rawcri.IDKind, id []byte) (*Backen
 	if kind == rawcri.SandboxID {
 		look = s.Index.SandboxOwner
 	}
-	if name, ok := look(id); ok {
+	if name, ok := look(id); ok && s.byName[name] != nil { // Else a reload is about to add it.
 		return s.byName[name], nil
 	}
 	if !utf8.Valid(id) {

@@ -221,11 +221,14 @@ func (b *Backend) up(found *seen, on int) bool {
 // failed keeps why a backend is not up. It is logged when it changes: the
 // backend is asked twice a second.
 func (s *Set) failed(ctx context.Context, b *Backend, err error) {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return // Nobody waited for it: that says nothing of the backend.
+	}
 	b.mu.Lock()
 	first := b.state.Err == nil || b.state.Err.Error() != err.Error()
 	b.state.Up, b.state.Err = false, err
 	b.mu.Unlock()
-	if first && !errors.Is(ctx.Err(), context.Canceled) {
+	if first {
 		s.Log.WithFields(logrus.Fields{"backend": b.Name, "endpoint": b.Config.Endpoint}).WithError(err).Warn("backend is away")
 	}
 }
@@ -259,7 +262,7 @@ func (s *Set) sandboxRecord(b *Backend, p *runtimeapi.PodSandbox) routing.Sandbo
 	}
 	record.Handler, _ = s.Table.Public(b.Name, []byte(p.GetRuntimeHandler()))
 	if pinned, ok := s.Index.Pinned(record.Pod); ok {
-		if h, err := s.Table.Resolve(pinned); err == nil && h.Backend == b.Name {
+		if h, err := s.Table.Find(pinned); err == nil && h.Backend == b.Name {
 			record.Handler = pinned
 		}
 	}

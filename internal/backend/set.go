@@ -37,23 +37,45 @@ type Options struct {
 	Dial []grpc.DialOption
 }
 
-// Set holds the backends: the default handler's first, the others by name.
+// Set holds the backends of one configuration: the default handler's first, the
+// others by name.
 type Set struct {
 	Options
 	all    []*Backend
 	byName map[string]*Backend
+	pool   *pool
+
+	replaced chan struct{} // Closed by Replace, after next was set.
+	next     *Set
 }
 
 // New makes the backends of a valid configuration; nothing is dialled yet.
 func New(o Options) (*Set, error) {
-	s := &Set{Options: o, byName: map[string]*Backend{}}
+	s, err := makeSet(o, &pool{open: map[*upstream]bool{}}, nil)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// makeSet makes a set of those that known has, and new ones. With an error
+// comes what there is of it.
+func makeSet(o Options, p *pool, known func(name string, cfg configs.Backend) *Backend) (*Set, error) {
+	s := &Set{Options: o, byName: map[string]*Backend{}, pool: p, replaced: make(chan struct{})}
 	first := o.Table.Default().Backend
 	names := slices.Sorted(maps.Keys(o.Config.Backends))
 	slices.SortStableFunc(names, func(a, b string) int { return before(b == first) - before(a == first) })
 	for _, name := range names {
-		b, err := newBackend(name, o.Config.Backends[name], o.Dial)
-		if err != nil {
-			return nil, errors.Join(err, s.Close())
+		var b *Backend
+		if known != nil {
+			b = known(name, o.Config.Backends[name])
+		}
+		if b == nil {
+			var err error
+			if b, err = newBackend(name, o.Config.Backends[name], o.Dial); err != nil {
+				return s, err
+			}
+			p.add(b.upstream)
 		}
 		s.all = append(s.all, b)
 		s.byName[name] = b
@@ -68,14 +90,9 @@ func before(yes bool) int {
 	return 0
 }
 
-// Close closes all connections; calls in flight fail.
-func (s *Set) Close() error {
-	var errs []error
-	for _, b := range s.all {
-		errs = append(errs, b.close())
-	}
-	return errors.Join(errs...)
-}
+// Close closes all connections, those of earlier sets included; calls in
+// flight fail.
+func (s *Set) Close() error { return s.pool.close() }
 
 // All returns the backends, the default one first.
 func (s *Set) All() []*Backend { return s.all }
@@ -105,15 +122,32 @@ func (s *Set) Start(ctx context.Context) {
 	wg.Wait()
 }
 
-// Run watches the backends until ctx ends: one whose connection is lost, or
-// that was suspected, is listed anew as soon as it answers.
+// Run watches the backends until ctx ends, and those of the sets that replace
+// this one: one whose connection is lost, or that was suspected, is listed anew as
+// soon as it answers.
 func (s *Set) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	for _, b := range s.all {
-		wg.Go(func() { s.watch(ctx, b) })
+	for ctx.Err() == nil {
+		s = s.watchAll(ctx)
 	}
-	wg.Wait()
 	return nil
+}
+
+// watchAll watches until ctx ends or the set is replaced, and returns which set
+// is the one to watch then.
+func (s *Set) watchAll(ctx context.Context) *Set {
+	watched, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	for _, b := range s.all {
+		wg.Go(func() { s.watch(watched, b) })
+	}
+	select {
+	case <-ctx.Done():
+		return s
+	case <-s.replaced:
+		return s.next
+	}
 }
 
 func (s *Set) watch(ctx context.Context, b *Backend) {

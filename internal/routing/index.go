@@ -194,6 +194,19 @@ func (x *Index) Holds(backend string) bool {
 	return false
 }
 
+// Sandboxes returns the sandboxes that keep says yes to.
+func (x *Index) Sandboxes(keep func(Sandbox) bool) []Sandbox {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var found []Sandbox
+	for _, e := range x.sandboxes {
+		if keep(e.record) {
+			found = append(found, e.record)
+		}
+	}
+	return found
+}
+
 // Count returns the number of sandboxes and of containers.
 func (x *Index) Count() (sandboxes, containers int) {
 	x.mu.RLock()
@@ -264,6 +277,18 @@ func (x *Index) SetAnnotations(sandbox string, annotations map[string]string) {
 	if e, ok := x.sandboxes[sandbox]; ok && !maps.Equal(e.record.Annotations, annotations) {
 		x.seq++
 		e.record.Annotations, e.seq = annotations, x.seq
+		x.sandboxes[sandbox] = e
+	}
+}
+
+// SetHandler records the public name of a sandbox's handler, which no
+// configuration had before.
+func (x *Index) SetHandler(sandbox, handler string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, ok := x.sandboxes[sandbox]; ok {
+		x.seq++
+		e.record.Handler, e.seq = handler, x.seq
 		x.sandboxes[sandbox] = e
 	}
 }

@@ -44,3 +44,20 @@ func (x *Index) Unpin(p Pod) {
 	defer x.mu.Unlock()
 	delete(x.pins, p)
 }
+
+// HandlerInUse reports whether there is a sandbox of a handler, or may be one soon.
+func (x *Index) HandlerInUse(handler string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, pinned := range x.pins {
+		if pinned.handler == handler {
+			return true
+		}
+	}
+	for _, e := range x.sandboxes {
+		if e.record.Handler == handler {
+			return true
+		}
+	}
+	return false
+}

@@ -17,16 +17,23 @@ type Handler struct {
 	// Shared: another handler means the same runtime of the same backend, so
 	// that the backend cannot tell the two apart.
 	Shared bool
+	// Draining: the configuration no longer has it. What is there of it is known
+	// by its name, and nothing new begins.
+	Draining bool
 }
 
 // UnknownHandlerError is a handler name that the configuration does not have.
 type UnknownHandlerError struct {
-	Handler string
-	Known   []string // Sorted.
+	Handler  string
+	Known    []string // Sorted.
+	Draining bool     // It had it before.
 }
 
 // Error implements error.
 func (e *UnknownHandlerError) Error() string {
+	if e.Draining {
+		return fmt.Sprintf("handler %q was taken out of the configuration and takes no new pods; known: %s", e.Handler, strings.Join(e.Known, ", "))
+	}
 	return fmt.Sprintf("handler %q is not configured; known: %s", e.Handler, strings.Join(e.Known, ", "))
 }
 
@@ -34,25 +41,53 @@ func (e *UnknownHandlerError) Error() string {
 type Table struct {
 	handlers map[string]Handler
 	standard string
-	names    []string                     // Sorted.
+	names    []string                     // Sorted, without those that drain, which are in:
+	draining []string                     // Sorted too.
 	public   map[string]map[string]string // Backend → runtime → handler, the first by name.
 	renames  map[string]bool              // Backends where a name must be translated.
 }
 
-// NewTable reads the handlers of a valid configuration.
-func NewTable(cfg *configs.Config) *Table {
+// NewTable reads the handlers of a valid configuration. Those that are named as
+// draining are in it only for the sake of what is there of them.
+func NewTable(cfg *configs.Config, draining ...string) *Table {
 	t := &Table{
 		handlers: map[string]Handler{},
 		standard: cfg.DefaultHandler,
-		names:    slices.Sorted(maps.Keys(cfg.Handlers)),
+		draining: slices.Sorted(slices.Values(draining)),
 		public:   map[string]map[string]string{},
 		renames:  map[string]bool{},
 	}
-	for _, name := range t.names {
-		h := cfg.Handlers[name]
-		t.add(Handler{Name: name, Backend: h.Backend, Runtime: h.RuntimeName(name)})
+	for _, name := range slices.Sorted(maps.Keys(cfg.Handlers)) {
+		if !slices.Contains(draining, name) {
+			t.names = append(t.names, name)
+			t.add(handlerOf(cfg, name))
+		}
+	}
+	for _, name := range t.draining {
+		t.addDraining(handlerOf(cfg, name))
 	}
 	return t
+}
+
+func handlerOf(cfg *configs.Config, name string) Handler {
+	h := cfg.Handlers[name]
+	return Handler{Name: name, Backend: h.Backend, Runtime: h.RuntimeName(name)}
+}
+
+// addDraining adds a handler that no new sandbox will have. A runtime that
+// another handler stands for keeps that one's name.
+func (t *Table) addDraining(h Handler) {
+	h.Draining = true
+	t.handlers[h.Name] = h
+	if t.public[h.Backend] == nil {
+		t.public[h.Backend] = map[string]string{}
+	}
+	if _, taken := t.public[h.Backend][h.Runtime]; taken || h.Name != h.Runtime {
+		t.renames[h.Backend] = true
+	}
+	if _, taken := t.public[h.Backend][h.Runtime]; !taken {
+		t.public[h.Backend][h.Runtime] = h.Name
+	}
 }
 
 func (t *Table) add(h Handler) {
@@ -75,24 +110,37 @@ func (t *Table) add(h Handler) {
 	}
 }
 
-// Resolve returns the handler of that name, "" meaning the default one, or an
-// [UnknownHandlerError].
+// Resolve returns the handler of that name for something new, "" meaning the
+// default one, or an [UnknownHandlerError].
 func (t *Table) Resolve(name string) (Handler, error) {
 	if name == "" {
 		name = t.standard
 	}
 	h, ok := t.handlers[name]
-	if !ok {
-		return Handler{}, &UnknownHandlerError{Handler: name, Known: t.names}
+	if !ok || h.Draining {
+		return Handler{}, &UnknownHandlerError{Handler: name, Known: t.names, Draining: ok}
 	}
 	return h, nil
+}
+
+// Find is [Table.Resolve] for what is there already: a handler that drains is
+// found too.
+func (t *Table) Find(name string) (Handler, error) {
+	if h, ok := t.handlers[name]; ok {
+		return h, nil
+	}
+	return t.Resolve(name)
 }
 
 // Default returns the default handler.
 func (t *Table) Default() Handler { return t.handlers[t.standard] }
 
-// Names returns the handlers' names, sorted.
+// Names returns the names of the configuration's handlers, sorted.
 func (t *Table) Names() []string { return t.names }
+
+// Draining returns the names of the handlers that the configuration no longer
+// has, sorted.
+func (t *Table) Draining() []string { return t.draining }
 
 // Public returns the handler that a backend's runtime stands for: the first by
 // name where several do, false where none does.
