@@ -146,13 +146,22 @@ func (d *daemon) bind(ctx context.Context, registry *prometheus.Registry) error 
 	deliveries := d.hooks.Handler()
 	d.admin.Handle("/v1/hooks", deliveries)
 	d.admin.Handle("/v1/hooks/", deliveries)
-	if path, err = configs.SocketPath(d.cfg.Server.Listen); err != nil {
-		return fmt.Errorf("server.listen: %w", err)
-	}
-	if d.listener, err = socket.Listen(ctx, path, os.FileMode(d.cfg.Server.SocketMode)); err != nil {
+	if d.listener, err = d.listen(ctx); err != nil {
 		return fmt.Errorf("server.listen: %w", err)
 	}
 	return nil
+}
+
+// listen returns the socket that systemd has for us, or else one of our own.
+func (d *daemon) listen(ctx context.Context) (net.Listener, error) {
+	path, err := configs.SocketPath(d.cfg.Server.Listen)
+	if err != nil {
+		return nil, err
+	}
+	if inherited, err := socket.Inherited(path); err != nil || inherited != nil {
+		return inherited, err
+	}
+	return socket.Listen(ctx, path, os.FileMode(d.cfg.Server.SocketMode))
 }
 
 func component(log *logrus.Entry, name string) *logrus.Entry {

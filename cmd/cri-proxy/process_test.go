@@ -127,18 +127,24 @@ func (p *process) serving() {
 func (p *process) stop() time.Duration {
 	p.n.t.Helper()
 	began := time.Now()
-	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
-		p.n.t.Error(err)
-	}
-	if err := p.Wait(); err != nil {
-		p.n.t.Errorf("after SIGTERM: %v", err)
-	}
+	p.terminate()
 	for _, name := range []string{"s", "a"} {
 		if _, err := os.Lstat(p.n.path(name)); !errors.Is(err, fs.ErrNotExist) {
 			p.n.t.Errorf("socket %s after the end: %v", name, err)
 		}
 	}
 	return time.Since(began)
+}
+
+// terminate ends the process and waits for its end.
+func (p *process) terminate() {
+	p.n.t.Helper()
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		p.n.t.Error(err)
+	}
+	if err := p.Wait(); err != nil {
+		p.n.t.Errorf("after SIGTERM: %v", err)
+	}
 }
 
 // refused waits until the process has ended by itself, with exit code 1, and

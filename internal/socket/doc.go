@@ -5,6 +5,9 @@
 // with wider permissions than asked, not even for an instant, and that closing
 // removes the socket only if it is still ours.
 //
+// A socket inherited from systemd needs none of this: it is there before us and
+// stays after us.
+//
 // It does not guard against somebody who may write to the socket's directory,
-// and it does not serve: sockets inherited from systemd need none of this.
+// and it does not serve.
 package socket
