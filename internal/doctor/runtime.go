@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/configs"
+	"github.com/cri-proxy/cri-proxy/internal/containerd"
 	"github.com/cri-proxy/cri-proxy/internal/rawcri"
 )
 
@@ -31,19 +31,7 @@ type runtime struct {
 	images   []*runtimeapi.FilesystemUsage
 	imageErr error
 	// containerd is its configuration; nil for a runtime that does not tell.
-	containerd *criConfig
-}
-
-// criConfig is what containerd's Status tells of its CRI plugin's configuration.
-type criConfig struct {
-	RootDir    string `json:"containerdRootDir"`
-	Containerd struct {
-		Runtimes map[string]any `json:"runtimes"`
-	} `json:"containerd"`
-	CNI struct {
-		ConfDir      string `json:"confDir"`
-		ConfTemplate string `json:"confTemplate"`
-	} `json:"cni"`
+	containerd *containerd.CRIConfig
 }
 
 // ask asks a runtime everything.
@@ -58,7 +46,7 @@ func (r *runtime) ask(ctx context.Context, n *node) {
 		if r.status, err = api.Status(ctx, &runtimeapi.StatusRequest{Verbose: true}); err != nil {
 			return plain(err)
 		}
-		r.containerd = parseConfig(r.status.GetInfo()["config"])
+		r.containerd = containerd.ParseCRIConfig(r.status.GetInfo())
 		r.askDriver(ctx, api)
 		return nil
 	})
@@ -83,14 +71,6 @@ func (r *runtime) askDriver(ctx context.Context, api runtimeapi.RuntimeServiceCl
 	}
 }
 
-func parseConfig(text string) *criConfig {
-	c := &criConfig{}
-	if err := json.Unmarshal([]byte(text), c); err != nil || len(c.Containerd.Runtimes) == 0 {
-		return nil
-	}
-	return c
-}
-
 // runtimes returns the names that the runtime has for its runtimes; nil if it
 // does not tell.
 func (r *runtime) runtimes() []string {
@@ -100,11 +80,7 @@ func (r *runtime) runtimes() []string {
 			names = append(names, h.GetName())
 		}
 	}
-	if r.containerd != nil {
-		for name := range r.containerd.Containerd.Runtimes {
-			names = append(names, name)
-		}
-	}
+	names = append(names, r.containerd.Runtimes()...)
 	slices.Sort(names)
 	return slices.Compact(names)
 }
