@@ -18,7 +18,7 @@ DEMO        := cd $(RIG) && $(GO) run ./cmd/demo
 CONFORMANCE := cd $(RIG) && $(GO) run ./cmd/conformance
 PODSTART    := cd $(RIG) && $(GO) run ./cmd/podstart
 
-# The modules that hold our own code; those in test/tools only pin other people's.
+# The modules that hold our own code; those in test/tools pin other people's.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard test/real/go.mod test/bench/go.mod))
 
 LINT_MODULE  := test/tools/golangci-lint
@@ -63,6 +63,7 @@ test: unit ## run the unit tests and, as root on Linux, the integration tests
 unit: ## run the unit tests with the race detector
 	$(GO) test -race ./...
 	cd test/bench && $(GO) test -race ./...
+	cd test/tools/rulefmt && $(GO) test ./...
 
 integration: deps ## run the tests against real runtimes (root)
 	$(INTEGRATION)

@@ -136,7 +136,7 @@ func stepNames(t *testing.T) (all []string) {
 func (n *testNode) failsAndIsUndone(ctx context.Context, why string) {
 	n.Helper()
 	before := n.tree()
-	err := n.plan().Install(ctx)
+	err := n.plan().Install(ctx) //nolint:contextcheck // The plan is the test's; only its execution is interrupted.
 	if err == nil || !strings.Contains(err.Error(), why) || !strings.HasSuffix(err.Error(), "everything is as it was before") {
 		n.Fatalf("got the error %v", err)
 	}

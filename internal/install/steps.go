@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,14 +33,15 @@ func (p *Plan) steps() []step {
 			kubelets = append(kubelets, c)
 		}
 	}
-	steps := []step{{name: "remember", do: func(context.Context) error { return p.o.save(&p.m) }, undo: func(context.Context) error { return p.o.forget(&p.m) }}}
+	reload := p.command("daemon-reload")
+	steps := []step{
+		{name: "remember", do: func(context.Context) error { return p.o.save(&p.m) }, undo: func(context.Context) error { return p.o.forget(&p.m) }},
+		{name: "tell systemd of the units as they were", undo: reload.do}, // Once they are.
+	}
 	for _, c := range own {
 		steps = append(steps, p.fileStep(c))
 	}
-	reload := p.command("daemon-reload")
-	reload.undo = reload.do // After the units are as they were, too.
-	// Undone in reverse: stopped, disabled, the units removed, systemd told.
-	steps = append([]step{steps[0], {name: "tell systemd of units that are gone", undo: reload.do}}, append(steps[1:], p.command("daemon-reload"))...)
+	steps = append(steps, reload)
 	enable, start := p.command("enable", socketName, serviceName), p.command("restart", serviceName)
 	if !p.m.Enabled {
 		enable.undo = p.command("disable", socketName, serviceName).do
@@ -101,8 +103,7 @@ func (p *Plan) undo(ctx context.Context, steps []step, reason error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
 	errs := []error{p.o.say("failed, so everything is put back: %v", reason)}
-	for i := len(steps) - 1; i >= 0; i-- {
-		s := steps[i]
+	for i, s := range slices.Backward(steps) {
 		if s.undo == nil {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
@@ -47,8 +48,8 @@ func Uninstall(ctx context.Context, o Options) error {
 	p := &Plan{o: o, m: *m}
 	steps := p.steps()
 	var errs []error
-	for i := len(steps) - 1; i >= 0; i-- {
-		if s := steps[i]; s.undo != nil && (i > 0 || errors.Join(errs...) == nil) {
+	for i, s := range slices.Backward(steps) {
+		if s.undo != nil && (i > 0 || errors.Join(errs...) == nil) {
 			errs = append(errs, s.undo(ctx))
 		}
 	}
