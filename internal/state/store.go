@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -16,6 +18,9 @@ const DefaultLockTimeout = 2 * time.Second
 
 // ErrLocked is wrapped by the error of Open when another process has the file.
 var ErrLocked = errors.New("locked by another process")
+
+// errUnwritten is for an Update whose commit was begun by one that panicked.
+var errUnwritten = errors.New("another update panicked, and nothing was written")
 
 // Point is a moment of Update at which a test can inject a fault.
 type Point string
@@ -57,6 +62,18 @@ type Store struct {
 	db        *bolt.DB
 	path      string
 	resetFrom string
+
+	commit sync.Mutex // Whoever has it commits all that waits.
+	mu     sync.Mutex
+	queue  []*write
+}
+
+// write is an Update that waits for its commit. Whoever has Store.commit sets the
+// rest of it.
+type write struct {
+	fn   func(*bolt.Tx) error
+	done bool
+	err  error
 }
 
 // Path returns the path of the state file.
@@ -72,27 +89,68 @@ func (s *Store) View(fn func(*bolt.Tx) error) error {
 }
 
 // Update runs fn in a write transaction, one at a time, and commits it. After
-// nil the changes are on disk. The error of fn rolls the transaction back and
-// is returned as it is. After any other error the changes may or may not be on
-// disk; the next View tells.
+// nil the changes are on disk. The error of fn undoes its changes and is returned
+// as it is. After any other error the changes may or may not be on disk; the next
+// View tells.
+//
+// Updates that come while another one is committed share one commit, so that a
+// slow disk is waited for a few times and not a thousand. (bbolt's own Batch makes
+// each one wait for company.) When one of them fails the others run again, so fn
+// may run several times; the last run counts.
 func (s *Store) Update(fn func(*bolt.Tx) error) error {
-	var fnErr error
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		if fnErr = fn(tx); fnErr != nil {
-			return fnErr
+	w := &write{fn: fn, err: errUnwritten}
+	s.mu.Lock()
+	s.queue = append(s.queue, w)
+	s.mu.Unlock()
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if !w.done {
+		s.mu.Lock()
+		all := s.queue
+		s.queue = nil
+		s.mu.Unlock()
+		s.writeAll(all)
+	}
+	return w.err
+}
+
+// writeAll commits writes together, but for those whose fn fails.
+func (s *Store) writeAll(all []*write) {
+	for len(all) > 0 {
+		failed, err := s.writeOnce(all)
+		if failed == nil {
+			for _, w := range all {
+				w.done, w.err = true, err
+			}
+			return
+		}
+		failed.done, failed.err = true, err
+		all = slices.DeleteFunc(all, func(w *write) bool { return w.done })
+	}
+}
+
+// writeOnce returns the write whose fn has failed, with its error; then nothing
+// was written. Another error is that of the commit.
+func (s *Store) writeOnce(all []*write) (failed *write, err error) {
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		for _, w := range all {
+			if err := w.fn(tx); err != nil {
+				failed = w
+				return err
+			}
 		}
 		return s.fault(BeforeCommit)
 	})
-	if fnErr != nil {
-		return fnErr
+	if failed != nil {
+		return failed, err
 	}
 	if err == nil {
 		err = s.fault(AfterCommit)
 	}
 	if err != nil {
-		return fmt.Errorf("write the state file %s: %w%s", s.path, err, hint(err))
+		err = fmt.Errorf("write the state file %s: %w%s", s.path, err, hint(err))
 	}
-	return nil
+	return nil, err
 }
 
 func (s *Store) fault(p Point) error {
