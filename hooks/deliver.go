@@ -212,8 +212,22 @@ func (e *Engine) settle(records []journal.Record, state journal.State, reason st
 	if len(open) == 0 {
 		return
 	}
-	e.save(open...)
-	for _, r := range open {
+	var written []journal.Record
+	err := e.Journal.Update(func(tx *journal.Tx) error {
+		written = nil
+		for _, r := range open {
+			if now, err := tx.Get(r.ID); err == nil && now.State.Finished() {
+				continue // An operator has dropped it.
+			}
+			written = append(written, r)
+		}
+		return putAll(tx, written)
+	})
+	if err != nil {
+		written = open
+	}
+	e.keep(err, written...)
+	for _, r := range written {
 		e.report(r, 0)
 	}
 }
@@ -247,7 +261,6 @@ func (e *Engine) save(records ...journal.Record) {
 // keep remembers records for which a commit gave an error.
 func (e *Engine) keep(err error, records ...journal.Record) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	for _, r := range records {
 		if err == nil {
 			delete(e.unsaved, r.ID)
@@ -255,6 +268,7 @@ func (e *Engine) keep(err error, records ...journal.Record) {
 			e.unsaved[r.ID] = r
 		}
 	}
+	e.mu.Unlock()
 	if err != nil {
 		e.Log.WithError(err).WithField("records", len(records)).Error("the state of a hook cannot be recorded: " +
 			"it is tried again, and a crash before that repeats the hook")
@@ -289,7 +303,7 @@ func putAll(tx *journal.Tx, records []journal.Record) error {
 
 // flush tries again what the disk did not take. One by one: a record that was
 // dropped or finished meanwhile must not keep the others.
-func (e *Engine) flush() {
+func (e *Engine) flush(ctx context.Context) {
 	e.mu.Lock()
 	waiting := make([]journal.Record, 0, len(e.unsaved))
 	for _, r := range e.unsaved {
@@ -297,6 +311,9 @@ func (e *Engine) flush() {
 	}
 	e.mu.Unlock()
 	for _, r := range waiting {
+		if ctx.Err() != nil {
+			return
+		}
 		err := e.Journal.Update(func(tx *journal.Tx) error {
 			if old, err := tx.Get(r.ID); err == nil && !old.State.MayBecome(r.State) {
 				return nil

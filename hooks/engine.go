@@ -144,16 +144,27 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, task := range e.leftovers() {
 		running.Go(func() { task(ctx) })
 	}
-	flush := time.NewTicker(flushPause)
-	defer flush.Stop()
+	running.Go(func() { e.flushAgain(ctx) })
 	for {
 		select {
 		case task := <-e.tasks:
 			running.Go(func() { task(ctx) })
-		case <-flush.C:
-			e.flush()
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// flushAgain tries, every now and then, what the disk did not take.
+func (e *Engine) flushAgain(ctx context.Context) {
+	tick := time.NewTicker(flushPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			e.flush(ctx)
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -216,7 +227,7 @@ func (e *Engine) Check(handler string, request *runtimeapi.CreateContainerReques
 // That a pod has none any more is in memory only, which costs others no question.
 func (e *Engine) Created(ctx context.Context, c Container, request *runtimeapi.CreateContainerRequest) {
 	h := e.config(c.Handler)
-	if !h.AllowPodHooks && !h.AllowOptOut {
+	if !h.AllowPodHooks && !h.AllowOptOut || !e.Has(c.Handler) {
 		return
 	}
 	values := aboutHooks(request.GetSandboxConfig().GetAnnotations())

@@ -39,7 +39,11 @@ func (e *Engine) Retry(ctx context.Context, id string) error {
 		e.removeLaunch(l)
 		return err
 	}
-	return e.spawn(ctx, func(ctx context.Context) { e.launch(ctx, l) })
+	err = e.spawn(ctx, func(ctx context.Context) { e.launch(ctx, l) })
+	if err != nil {
+		e.removeLaunch(l) // The next process finds the record.
+	}
+	return err
 }
 
 // Drop removes a finished hook from the journal, and makes one that is not

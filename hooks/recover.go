@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/grpc/codes"
@@ -56,7 +57,9 @@ func (e *Engine) recallRecord(r journal.Record) {
 		return
 	}
 	if r.Event == journal.PreStop {
-		return // Its stop reads it.
+		s := e.stops[r.Container]
+		s.records = append(s.records, r)
+		return
 	}
 	l, ok := e.launches[r.Container]
 	if !ok {
@@ -91,17 +94,22 @@ func (e *Engine) sweep(ctx context.Context) {
 	}
 }
 
-// openRecords are the unfinished hooks of a container, as they stand on disk.
-func (e *Engine) openRecords(container string, event journal.Event) []journal.Record {
-	all, err := e.Journal.Unfinished()
-	if err != nil {
-		e.Log.WithError(err).WithField("container", container).Error("the hooks of a container cannot be read; its stop goes on without them")
-	}
-	var own []journal.Record
-	for _, r := range all {
-		if r.Container == container && r.Event == event {
-			own = append(own, r)
+// openRecords are the hooks of a stop that the last process has accepted and not
+// finished, as they stand on disk by now: an operator may have dropped some.
+func (e *Engine) openRecords(s *stop) []journal.Record {
+	var open []journal.Record
+	for _, r := range s.records {
+		now, err := e.Journal.Record(r.ID)
+		switch {
+		case errors.Is(err, journal.ErrNotFound):
+			continue
+		case err != nil:
+			e.Log.WithError(err).WithField("delivery", r.ID).Error("a hook cannot be read; its stop goes on with what was known at the start")
+			now = r
+		}
+		if !now.State.Finished() {
+			open = append(open, now)
 		}
 	}
-	return own
+	return open
 }

@@ -291,6 +291,9 @@ func (e *Engine) postStarts(ctx context.Context, l *launch) (*target, *journal.R
 		}
 		if hooks.Err() != nil {
 			if ctx.Err() == nil {
+				if failed := l.records[i]; failed.State == journal.Failed && !r.State.Finished() {
+					l.records[i] = e.finish(failed, time.Since(began)) // The stop came before it could call for one.
+				}
 				e.settle(l.records, journal.Moot, context.Cause(hooks).Error())
 			}
 			return nil, nil

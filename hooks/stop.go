@@ -27,8 +27,9 @@ type stop struct {
 	round    *round
 	isOwn    bool // Somebody asked for this very container: without hooks the runtime is to stop it as asked.
 
-	stored bool // The last process accepted it; only the owner uses it, after recall.
-	chosen bool // Its hooks are in the journal, too.
+	stored  bool // The last process accepted it; only the owner uses it, after recall.
+	chosen  bool // Its hooks are in the journal, too.
+	records []journal.Record
 }
 
 // round is one attempt to bring the stop to its end, and what callers wait for.
@@ -40,10 +41,9 @@ type round struct {
 func newRound() *round { return &round{done: make(chan struct{})} }
 
 // shorten moves the deadline to an earlier time, and reports whether that is one.
-func (s *stop) shorten(now, grace time.Duration, isOwn bool) bool {
+func (s *stop) shorten(now, grace time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.isOwn = s.isOwn || isOwn
 	if now+grace >= s.end && grace >= s.asked {
 		return false
 	}
@@ -77,13 +77,6 @@ func (s *stop) grace() time.Duration {
 // isAtOnce reports whether somebody wants no grace at all.
 func (s *stop) isAtOnce() bool { return s.grace() <= 0 }
 
-// forItself reports whether somebody asked to stop this very container.
-func (s *stop) forItself() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.isOwn
-}
-
 func (s *stop) record(c Clock) journal.Stop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,10 +92,11 @@ func (s *stop) conclude(err error) {
 	s.round = newRound()
 }
 
-// waiter is the round as it is when a caller joins.
-func (s *stop) waiter() *round {
+// join returns the round as it is when a caller joins.
+func (s *stop) join(isOwn bool) *round {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.isOwn = s.isOwn || isOwn
 	return s.round
 }
 
@@ -132,7 +126,7 @@ func (e *Engine) stop(ctx context.Context, c Container, grace time.Duration, isO
 		}
 		return r.wait(ctx)
 	}
-	if s.shorten(e.Clock.Boot(), grace, isOwn) {
+	if s.shorten(e.Clock.Boot(), grace) {
 		shorter := s.record(e.Clock)
 		if err := e.Journal.Update(func(tx *journal.Tx) error { return tx.Shorten(c.ID, shorter) }); err != nil {
 			e.Log.WithError(err).WithField("container", c.ID).Error("the shorter deadline of a stop cannot be recorded: it holds until a crash only")
@@ -153,7 +147,24 @@ func (e *Engine) claim(c Container, grace time.Duration, isOwn bool) (s *stop, r
 		}
 		e.stops[c.ID] = s
 	}
-	return s, s.waiter(), fresh
+	return s, s.join(isOwn), fresh
+}
+
+// leave ends a stop without the runtime, unless somebody asked for this very
+// container.
+func (e *Engine) leave(s *stop) bool {
+	e.mu.Lock()
+	s.mu.Lock()
+	isOwn := s.isOwn
+	s.mu.Unlock()
+	if !isOwn {
+		delete(e.stops, s.ID) // Nobody joins it any more.
+	}
+	e.mu.Unlock()
+	if !isOwn {
+		s.conclude(nil)
+	}
+	return !isOwn
 }
 
 // release ends a stop for all who wait for it.

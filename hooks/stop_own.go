@@ -23,7 +23,6 @@ const (
 // own brings a stop to its end: hooks, then the runtime. It is the only place in
 // this program that stops a container of a handler with hooks.
 func (e *Engine) own(ctx context.Context, s *stop) {
-	e.endLaunch(ctx, s.ID, errStopping)
 	t, err := e.lookForStop(ctx, s)
 	if ctx.Err() != nil {
 		e.release(s, errShutdown)
@@ -33,6 +32,7 @@ func (e *Engine) own(ctx context.Context, s *stop) {
 		e.release(s, err) // Nothing was accepted, and nothing can be done.
 		return
 	}
+	e.endLaunch(ctx, s.ID, errStopping)
 	if err == nil && t.running() {
 		e.stopRunning(ctx, s, t)
 		return
@@ -40,13 +40,12 @@ func (e *Engine) own(ctx context.Context, s *stop) {
 	mayRun := err != nil && status.Code(err) != codes.NotFound
 	if mayRun {
 		e.Log.WithError(err).WithField("container", s.ID).Error("a container is stopped without its PreStop hooks: its runtime does not tell which it has")
-		e.settle(e.openRecords(s.ID, journal.PreStop), journal.Failed, "its runtime does not tell about the container: "+status.Convert(err).Message())
+		e.settle(e.openRecords(s), journal.Failed, "its runtime does not tell about the container: "+status.Convert(err).Message())
 	} else if s.stored {
-		e.settle(e.openRecords(s.ID, journal.PreStop), journal.Moot, errExited.Error())
+		e.settle(e.openRecords(s), journal.Moot, errExited.Error())
 	}
-	if !s.stored && !s.forItself() {
-		e.release(s, nil) // The sandbox or remove call itself does the rest.
-		return
+	if !s.stored && e.leave(s) {
+		return // The sandbox or remove call itself does the rest.
 	}
 	e.complete(ctx, s, t, nil, mayRun)
 }
@@ -73,8 +72,7 @@ func isAway(err error) bool {
 func (e *Engine) stopRunning(ctx context.Context, s *stop, t *target) {
 	records := e.preStops(s, t)
 	switch {
-	case len(records) == 0 && !s.stored && !s.forItself():
-		e.release(s, nil)
+	case len(records) == 0 && !s.stored && e.leave(s):
 		return
 	case len(records) > 0 && !s.isAtOnce():
 		records = e.accept(s, t, records)
@@ -90,7 +88,7 @@ func (e *Engine) stopRunning(ctx context.Context, s *stop, t *target) {
 // preStops are the hooks of a stop: those of the last process, if it accepted it.
 func (e *Engine) preStops(s *stop, t *target) []journal.Record {
 	if s.chosen {
-		return e.openRecords(s.ID, journal.PreStop)
+		return e.openRecords(s)
 	}
 	records, err := e.owed(t, journal.PreStop)
 	if err == nil {
