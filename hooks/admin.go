@@ -19,6 +19,18 @@ type Report struct {
 	Unreadable int `json:"unreadable"`
 }
 
+// Counts are how many hooks there are.
+type Counts struct {
+	Pending int `json:"pending"` // Not finished.
+	Failed  int `json:"failed"`  // In the last day.
+}
+
+// Counts returns how many hooks there are.
+func (e *Engine) Counts() (Counts, error) {
+	stats, err := e.Journal.Stats()
+	return Counts{Pending: stats.ByState[journal.Pending] + stats.ByState[journal.Running], Failed: stats.ByState[journal.Failed]}, err
+}
+
 // Entry is the body of GET /v1/hooks/{id}. It leaves out the values of headers
 // and the query of a path, which may be secrets.
 type Entry struct {

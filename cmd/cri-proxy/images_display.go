@@ -3,11 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"github.com/cri-proxy/cri-proxy/imageservice"
 )
@@ -32,8 +30,7 @@ type display struct {
 }
 
 func newDisplay(out io.Writer) *display {
-	file, ok := out.(*os.File)
-	return &display{out: out, terminal: ok && term.IsTerminal(int(file.Fd()))}
+	return &display{out: out, terminal: isTerminal(out)}
 }
 
 func (d *display) show(s imageservice.Step) error {

@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"strings"
-	"text/tabwriter"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,8 +15,10 @@ import (
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/handlers/serviceenv"
+	"github.com/cri-proxy/cri-proxy/hooks"
 	"github.com/cri-proxy/cri-proxy/imageservice"
 	"github.com/cri-proxy/cri-proxy/internal/admin"
+	"github.com/cri-proxy/cri-proxy/internal/backend"
 	"github.com/cri-proxy/cri-proxy/internal/routing"
 )
 
@@ -33,6 +34,8 @@ type report struct {
 	Backends       []backendReport `json:"backends"`
 	Sandboxes      int             `json:"sandboxes"`
 	Containers     int             `json:"containers"`
+	Hooks          hooks.Counts    `json:"hooks"`
+	PullsInFlight  int             `json:"pullsInFlight"`
 	StateSetAside  string          `json:"stateSetAside,omitempty"` // Where a corrupt state file went.
 	// ServiceCache is where the Service variables come from.
 	ServiceCache *serviceenv.State `json:"serviceCache,omitempty"`
@@ -62,7 +65,15 @@ type backendReport struct {
 	Runtime      string    `json:"runtime,omitempty"`
 	Version      string    `json:"version,omitempty"`
 	CgroupDriver string    `json:"cgroupDriver,omitempty"`
+	// LatencySeconds is how long it took to answer just now; missing when it did not.
+	LatencySeconds float64 `json:"latencySeconds,omitempty"`
+	// LastError is why it was away last, also when it is up again.
+	LastError     string    `json:"lastError,omitempty"`
+	LastErrorTime time.Time `json:"lastErrorTime,omitzero"`
 }
+
+// latencyTime bounds how long a backend's answer is waited for.
+const latencyTime = time.Second
 
 func (d *daemon) report(ctx context.Context) report {
 	g := d.current.Load()
@@ -76,21 +87,50 @@ func (d *daemon) report(ctx context.Context) report {
 	r.Ready = r.NotReady == ""
 	r.Sandboxes, r.Containers = d.index.Count()
 	r.Handlers = d.handlerReports(g)
-	for _, b := range g.backends.All() {
-		s := b.State()
-		entry := backendReport{
-			Name: b.Name, Endpoint: b.Config.Endpoint, Up: s.Up, Since: s.Since,
-			Runtime: s.Runtime, Version: s.Version, CgroupDriver: s.CgroupDriver,
-		}
-		if s.Err != nil {
-			entry.Error = s.Err.Error()
-		}
-		if err := g.backends.Usable(b); err != nil {
-			entry.Unusable = status.Convert(err).Message()
-		}
-		r.Backends = append(r.Backends, entry)
+	r.Backends = backendReports(ctx, g.backends)
+	r.PullsInFlight = g.images.Pulling()
+	var err error
+	if r.Hooks, err = d.hooks.Counts(); err != nil {
+		d.log.WithError(err).Warn("the hooks cannot be counted for the status")
 	}
 	return r
+}
+
+// backendReports asks the backends side by side how fast they are.
+func backendReports(ctx context.Context, set *backend.Set) []backendReport {
+	ctx, cancel := context.WithTimeout(ctx, latencyTime)
+	defer cancel()
+	all := set.All()
+	reports := make([]backendReport, len(all))
+	var wg sync.WaitGroup
+	for i, b := range all {
+		wg.Go(func() { reports[i] = backendReportOf(ctx, set, b) })
+	}
+	wg.Wait()
+	return reports
+}
+
+func backendReportOf(ctx context.Context, set *backend.Set, b *backend.Backend) backendReport {
+	s := b.State()
+	entry := backendReport{
+		Name: b.Name, Endpoint: b.Config.Endpoint, Up: s.Up, Since: s.Since,
+		Runtime: s.Runtime, Version: s.Version, CgroupDriver: s.CgroupDriver, LastErrorTime: s.LastErrAt,
+	}
+	if s.Err != nil {
+		entry.Error = s.Err.Error()
+	}
+	if s.LastErr != nil {
+		entry.LastError = s.LastErr.Error()
+	}
+	if err := set.Usable(b); err != nil {
+		entry.Unusable = status.Convert(err).Message()
+	}
+	if s.Up {
+		if took, err := b.Latency(ctx); err == nil {
+			entry.LatencySeconds = took.Seconds()
+		}
+	}
+	return entry
 }
 
 // handlerReports returns the configured handlers and those that drain, as long
@@ -122,27 +162,39 @@ func (d *daemon) statusHandler() http.Handler {
 }
 
 func newStatus(f *flags) *cobra.Command {
+	var again bool
 	c := &cobra.Command{
 		Use: "status", Short: "Show the handlers and backends of the running proxy", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			body, err := askAdmin(c.Context(), f, "/v1/status")
-			if err != nil {
-				return err
+			switch {
+			case !again:
+				return showStatus(c, f)
+			case f.output != "table":
+				return &usageError{errors.New("--watch is for the table: for JSON, ask again")}
 			}
-			if f.output == "json" {
-				_, err := c.OutOrStdout().Write(body)
-				return err
-			}
-			var r report
-			if err := json.Unmarshal(body, &r); err != nil {
-				return fmt.Errorf("read the proxy's answer: %w", err)
-			}
-			return r.print(c.OutOrStdout())
+			return watch(c.Context(), c.OutOrStdout(), func() error { return showStatus(c, f) })
 		},
 	}
 	addOutput(c, f)
 	addAdmin(c, f)
+	c.Flags().BoolVarP(&again, "watch", "w", false, "show the table again every two seconds until interrupted")
 	return c
+}
+
+func showStatus(c *cobra.Command, f *flags) error {
+	body, err := askAdmin(c.Context(), f, "/v1/status")
+	if err != nil {
+		return err
+	}
+	if f.output == "json" {
+		_, err := c.OutOrStdout().Write(body)
+		return err
+	}
+	var r report
+	if err := json.Unmarshal(body, &r); err != nil {
+		return fmt.Errorf("read the proxy's answer: %w", err)
+	}
+	return r.writeTable(c.OutOrStdout())
 }
 
 // askAdmin asks the running proxy, found by --admin or else by the
@@ -175,102 +227,4 @@ func adminSocket(f *flags) (string, error) {
 // addAdmin adds --admin to a command, and to those below it.
 func addAdmin(c *cobra.Command, f *flags) {
 	c.PersistentFlags().StringVar(&f.admin, "admin", "", "admin `socket` (default: the configuration's admin.listen)")
-}
-
-func (r report) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	ready := "yes"
-	if !r.Ready {
-		ready = "no: " + r.NotReady
-	}
-	fmt.Fprintf(w, "READY\t%s\nLISTEN\t%s\nVERSION\t%s, since %s\nROUTES\t%d sandboxes, %d containers\n",
-		ready, r.Listen, r.Version, r.Started.Format(time.RFC3339), r.Sandboxes, r.Containers)
-	if r.StateSetAside != "" {
-		fmt.Fprintf(w, "STATE\tthe old file was corrupt and is now %s\n", r.StateSetAside)
-	}
-	r.printServiceCache(w)
-	r.printReload(w)
-	fmt.Fprintf(w, "\nHANDLER\tBACKEND\tRUNTIME\tPODS\tCONTAINERS\n")
-	for _, h := range r.Handlers {
-		name := h.Name
-		if name == r.DefaultHandler {
-			name += " (default)"
-		}
-		if h.Draining {
-			name += " (draining)"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\n", name, h.Backend, orDefault(h.Runtime), h.Sandboxes, h.Containers)
-	}
-	r.printPreloads(w)
-	fmt.Fprintf(w, "\nBACKEND\tSTATE\tSINCE\tRUNTIME\tCGROUPS\tENDPOINT\n")
-	for _, b := range r.Backends {
-		up := "up"
-		if !b.Up {
-			up = "away"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Name, up, b.Since.Format(time.RFC3339), strings.TrimSpace(b.Runtime+" "+b.Version), b.CgroupDriver, b.Endpoint)
-	}
-	for _, b := range r.Backends {
-		if b.Error != "" {
-			fmt.Fprintf(w, "\n%s is away: %s\n", b.Name, b.Error)
-		} else if b.Unusable != "" {
-			fmt.Fprintf(w, "\n%s takes no new sandboxes: %s\n", b.Name, b.Unusable)
-		}
-	}
-	if r.LastReload != nil && !r.LastReload.Success {
-		fmt.Fprintf(w, "\nthe configuration was not reloaded: %s\n", r.LastReload.Error)
-	}
-	return w.Flush()
-}
-
-// printServiceCache prints where the Service variables come from, if there are any.
-func (r report) printServiceCache(w *tabwriter.Writer) {
-	if r.ServiceCache == nil {
-		return
-	}
-	s := *r.ServiceCache
-	line := fmt.Sprintf("%d from %s", s.Services, s.Source)
-	if !s.Synced {
-		line = "not known yet from " + s.Source
-	}
-	if s.Error != "" {
-		line += ": " + s.Error
-	}
-	fmt.Fprintf(w, "SERVICES\t%s\n", line)
-}
-
-// printReload prints how the last reload went, if there was one.
-func (r report) printReload(w *tabwriter.Writer) {
-	switch last := r.LastReload; {
-	case last == nil:
-	case last.Success:
-		fmt.Fprintf(w, "RELOAD\tdone %s\n", last.Time.Format(time.RFC3339))
-	default:
-		fmt.Fprintf(w, "RELOAD\trefused %s: the configuration before that stays in effect\n", last.Time.Format(time.RFC3339))
-	}
-}
-
-// printPreloads prints what became of the preloaded images, if there are any.
-func (r report) printPreloads(w *tabwriter.Writer) {
-	title := "\nPRELOAD\tHANDLER\tSTATE\n"
-	for _, h := range r.Handlers {
-		for _, p := range h.Preload {
-			state := p.State
-			if p.Reason != "" {
-				state += ": " + p.Reason
-			}
-			if !p.NextTry.IsZero() {
-				state += "; next try " + p.NextTry.Format(time.RFC3339)
-			}
-			fmt.Fprintf(w, "%s%s\t%s\t%s\n", title, p.Image, h.Name, state)
-			title = ""
-		}
-	}
-}
-
-func orDefault(runtime string) string {
-	if runtime == "" {
-		return "(its default)"
-	}
-	return runtime
 }

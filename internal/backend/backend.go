@@ -27,6 +27,8 @@ type State struct {
 	Runtime      string    // Its runtime_name, "" before the first answer.
 	Version      string    // Its runtime_version.
 	CgroupDriver string    // SYSTEMD or CGROUPFS; "" when it does not say.
+	LastErr      error     // Why it was not up last, also when it is again; nil when it always was.
+	LastErrAt    time.Time // When that was first so.
 }
 
 // Backend is one upstream runtime as one configuration has it. It is made by
@@ -131,6 +133,13 @@ func (b *Backend) Up() bool {
 	return b.state.Up
 }
 
+// Latency asks an up backend for its version and returns how long that took.
+func (b *Backend) Latency(ctx context.Context) (time.Duration, error) {
+	began := time.Now()
+	_, err := b.Runtime().Version(ctx, &runtimeapi.VersionRequest{})
+	return time.Since(began), err
+}
+
 // Suspect takes the backend for away until it answers again: a call that
 // should be short was not.
 func (b *Backend) Suspect(err error) {
@@ -145,6 +154,7 @@ func (b *Backend) suspect(err error) {
 		return
 	}
 	b.state.Up, b.state.Since, b.state.Err = false, time.Now(), err
+	b.state.LastErr, b.state.LastErrAt = err, time.Now()
 	if b.wake != nil {
 		b.wake()
 	}

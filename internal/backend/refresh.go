@@ -212,6 +212,7 @@ func (b *Backend) up(found *seen, on int) bool {
 		return false
 	}
 	b.state = State{
+		LastErr: b.state.LastErr, LastErrAt: b.state.LastErrAt,
 		Up: true, Since: time.Now(), Listed: true,
 		Runtime: found.version.GetRuntimeName(), Version: found.version.GetRuntimeVersion(), CgroupDriver: found.driver,
 	}
@@ -227,6 +228,9 @@ func (s *Set) failed(ctx context.Context, b *Backend, err error) {
 	b.mu.Lock()
 	first := b.state.Err == nil || b.state.Err.Error() != err.Error()
 	b.state.Up, b.state.Err = false, err
+	if first {
+		b.state.LastErr, b.state.LastErrAt = err, time.Now()
+	}
 	b.mu.Unlock()
 	if first {
 		s.Log.WithFields(logrus.Fields{"backend": b.Name, "endpoint": b.Config.Endpoint}).WithError(err).Warn("backend is away")
