@@ -34,9 +34,6 @@ func TestShippedFileIsDefault(t *testing.T) {
 	if d := diff(&want, got); d != "" || !got.Equal(&want) {
 		t.Errorf("-Default() +config.toml:\n%s", d)
 	}
-	if unsupported := got.Unsupported(); len(unsupported) > 0 {
-		t.Errorf("the shipped file cannot be run: %v", unsupported)
-	}
 }
 
 // Without the tables of the handler that only repeat defaults, the file means the same.
@@ -141,19 +138,6 @@ func TestEqual(t *testing.T) {
 	b.Log.Level = "debug"
 	if a.Equal(b) {
 		t.Error("a value makes no difference")
-	}
-}
-
-func TestUnsupportedWithoutFile(t *testing.T) {
-	t.Parallel()
-	c := Default()
-	if got := c.Unsupported(); len(got) > 0 {
-		t.Errorf("defaults: %v", got)
-	}
-	c.Tracing.Endpoint = "a:1"
-	want := "tracing.endpoint: not supported by this version yet, remove it"
-	if got := Problems(c.Unsupported()).Error(); got != want {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// Each archive holds in.toml and what comes of it: want.toml (and want.unsupported, if there are such keys) or want.err.
+// Each archive holds in.toml and what comes of it: want.toml or want.err.
 // After an intended change run the test with -update and read the difference.
 func TestGolden(t *testing.T) {
 	t.Parallel()
@@ -57,12 +57,7 @@ func outcome(t *testing.T, in []byte) []txtar.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := []txtar.File{{Name: "want.toml", Data: text}}
-	if unsupported := Problems(c.Unsupported()); len(unsupported) > 0 {
-		checkPlaces(t, unsupported, in)
-		files = append(files, txtar.File{Name: "want.unsupported", Data: []byte(unsupported.Error() + "\n")})
-	}
-	return files
+	return []txtar.File{{Name: "want.toml", Data: text}}
 }
 
 // checkPlaces checks what holds for every error of Parse: each problem has a place inside the file, and they are in file order.

@@ -33,7 +33,15 @@ var (
 // reason, and returns the finished record; an unfinished one means that the
 // process ends. Each attempt is on disk before it begins, and the outcome when
 // deliver returns, but for a failure that kills: see condemn.
-func (e *Engine) deliver(ctx context.Context, client runtimeapi.RuntimeServiceClient, r journal.Record) journal.Record {
+func (e *Engine) deliver(ctx context.Context, client runtimeapi.RuntimeServiceClient, r journal.Record) (done journal.Record) {
+	ctx, end := e.span(ctx, r)
+	defer func() {
+		var err error
+		if done.State != journal.Delivered {
+			err = errors.New(done.Error)
+		}
+		end(err, "result", string(done.State))
+	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	e.setDelivery(r.ID, cancel)

@@ -24,7 +24,7 @@ import (
 // flushPause is how often records are tried again that the disk did not take.
 const flushPause = 5 * time.Second
 
-// Options are what the engine needs. All but NodeIP and Warn are required.
+// Options are what the engine needs. All but NodeIP, Warn and Span are required.
 type Options struct {
 	Handlers map[string]configs.Handler
 	Journal  *journal.Journal
@@ -36,6 +36,10 @@ type Options struct {
 	NodeIP func() string
 	// Warn makes a Kubernetes Event on a pod. It must not block.
 	Warn func(pod journal.Pod, reason, message string)
+
+	// Span, if not nil, begins the span of a hook's delivery; attributes are names
+	// and values by turns.
+	Span func(ctx context.Context, name string, attributes ...string) (_ context.Context, end func(err error, attributes ...string))
 
 	Registerer prometheus.Registerer
 	Log        *logrus.Entry
@@ -73,6 +77,11 @@ func New(o Options) (*Engine, error) {
 	}
 	if o.Warn == nil {
 		o.Warn = func(journal.Pod, string, string) {}
+	}
+	if o.Span == nil {
+		o.Span = func(ctx context.Context, _ string, _ ...string) (context.Context, func(error, ...string)) {
+			return ctx, func(error, ...string) {}
+		}
 	}
 	e := &Engine{
 		Options: o, http: newHTTPClient(),
@@ -169,10 +178,11 @@ func (e *Engine) flushAgain(ctx context.Context) {
 	}
 }
 
-// spawn has Run start a task, which ends with Run and not with ctx.
+// spawn has Run start a task, which ends with Run and not with ctx. What the task
+// calls belongs to the caller's trace.
 func (e *Engine) spawn(ctx context.Context, task func(context.Context)) error {
 	select {
-	case e.tasks <- task:
+	case e.tasks <- func(running context.Context) { task(traced(running, ctx)) }:
 		return nil
 	case <-e.ended:
 		return errShutdown

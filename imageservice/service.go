@@ -27,6 +27,9 @@ type Options struct {
 	// Metrics is where pulls are counted: the daemon's registry. nil counts them
 	// where nobody sees it.
 	Metrics prometheus.Registerer
+	// Span, if not nil, begins the span of a pull; attributes are names and values
+	// by turns.
+	Span func(ctx context.Context, name string, attributes ...string) (_ context.Context, end func(err error, attributes ...string))
 }
 
 // Service is the ImageService front of one configuration. It is made by [New]

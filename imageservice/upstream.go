@@ -89,6 +89,11 @@ func (p pull) key() flightKey {
 // upstream pulls when it is its turn. It runs beside the calls, and so has to
 // see to it by itself that one bad image does not end the node's runtime.
 func (s *Service) upstream(ctx context.Context, p pull) (answer pulled, err error) {
+	if s.Span != nil {
+		var end func(error, ...string)
+		ctx, end = s.Span(ctx, "pull", "image", p.image(), "handler", p.settings.handler, "backend", p.store.Name)
+		defer func() { end(err) }()
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			s.Log.WithFields(logrus.Fields{"image": p.image(), "panic": r}).Errorf("pull panicked\n%s", debug.Stack())

@@ -70,6 +70,7 @@ func rooms() []room {
 		{"internal/routing", []string{"configs"}, nil},
 		{"internal/socket", nil, nil},
 		{"internal/state", nil, []string{bbolt}},
+		{"internal/tracing", nil, []string{grpc}},
 		{"test/fakeruntime", nil, []string{criAPI, grpc, protobuf}},
 	}
 }

@@ -28,7 +28,7 @@ func newConfig(f *flags) *cobra.Command {
 		&cobra.Command{
 			Use: "validate", Short: "Check the configuration file and name every mistake in it", Args: noArgs,
 			RunE: func(c *cobra.Command, _ []string) error {
-				if _, err := loadConfig(f.config); err != nil {
+				if _, err := readConfig(f.config); err != nil {
 					return err
 				}
 				_, err := fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", f.config)
@@ -62,19 +62,6 @@ func readConfig(path string) (*configs.Config, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the configuration cannot be used:\n%w", err)
-	}
-	return cfg, nil
-}
-
-// loadConfig reads a configuration that this version can run: a key whose
-// feature it does not have is a mistake, so that nobody relies on it.
-func loadConfig(path string) (*configs.Config, error) {
-	cfg, err := readConfig(path)
-	if err != nil {
-		return nil, err
-	}
-	if problems := cfg.Unsupported(); len(problems) > 0 {
-		return nil, fmt.Errorf("the configuration cannot be used:\n%w", configs.Problems(problems))
 	}
 	return cfg, nil
 }

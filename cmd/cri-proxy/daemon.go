@@ -27,6 +27,7 @@ import (
 	"github.com/cri-proxy/cri-proxy/internal/routing"
 	"github.com/cri-proxy/cri-proxy/internal/socket"
 	"github.com/cri-proxy/cri-proxy/internal/state"
+	"github.com/cri-proxy/cri-proxy/internal/tracing"
 )
 
 // adminShutdownTime is how long requests on the admin socket may go on when all
@@ -50,6 +51,7 @@ type daemon struct {
 	admin      *admin.Server
 	notify     *notifier
 	reloads    *reloads
+	tracer     *tracing.Tracer // nil makes no spans
 }
 
 // newDaemon wires the proxy and claims what it needs of the machine, state
@@ -83,10 +85,13 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 		return nil, err
 	}
 	d.current.Store(first)
+	if err := d.trace(ctx); err != nil {
+		return nil, err
+	}
 	registry := d.newRegistry()
 	d.reloads = newReloads(registry, d.started)
 	first.images = imageservice.New(imageservice.Options{
-		Backends: first.backends, Table: first.table, Index: d.index, Log: component(log, "imageservice"), Metrics: registry,
+		Backends: first.backends, Table: first.table, Index: d.index, Log: component(log, "imageservice"), Metrics: registry, Span: d.tracer.Start,
 	})
 	first.imageAdmin = first.images.Admin()
 	if d.hooks, err = d.newHooks(ctx, registry); err != nil {
@@ -102,20 +107,29 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 		ServiceEnv:   d.serviceEnv,
 		Pins:         handlers.Pins{Put: pins.Put, Delete: pins.Delete},
 	})
-	d.server = rawcri.NewServer(rawcri.ServerOptions{
+	d.server = d.newServer(catalog, registry)
+	if err := d.bind(ctx, registry); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// newServer returns the server of the kubelet's socket.
+func (d *daemon) newServer(catalog *rawcri.Catalog, registry prometheus.Registerer) *rawcri.Server {
+	o := rawcri.ServerOptions{
 		Catalog: catalog,
 		Services: map[string]rawcri.Handler{
 			rawcri.RuntimeService: d.inGeneration(func(g *generation) rawcri.Handler { return g.front.Handle }),
 			rawcri.ImageService:   d.inGeneration(func(g *generation) rawcri.Handler { return g.images.Handle }),
 			healthService:         answerHealth,
 		},
-		Observe: newObserver(registry, component(log, "cri")).observe,
-		Log:     component(log, "cri"),
-	})
-	if err := d.bind(ctx, registry); err != nil {
-		return nil, err
+		Observe: newObserver(registry, component(d.log, "cri")).observe,
+		Log:     component(d.log, "cri"),
 	}
-	return d, nil
+	if d.tracer != nil {
+		o.Trace = d.traceCall
+	}
+	return rawcri.NewServer(o)
 }
 
 // newRegistry returns the metrics of the process and of what the daemon holds.
@@ -253,6 +267,7 @@ func (d *daemon) close() error {
 	if d.events != nil {
 		d.events.Close()
 	}
+	d.tracer.Close()
 	if g := d.current.Load(); g != nil {
 		errs = append(errs, g.backends.Close())
 	}

@@ -29,7 +29,7 @@ func (d *daemon) newHooks(ctx context.Context, registry prometheus.Registerer) (
 	return hooks.New(hooks.Options{
 		Handlers: d.cfg.Handlers, Journal: journal.New(d.store, nil), Clock: clock,
 		Backend: d.runtimeOf, NodeIP: nodeIP,
-		Warn: warn, Registerer: registry, Log: log,
+		Warn: warn, Span: d.tracer.Start, Registerer: registry, Log: log,
 	})
 }
 

@@ -104,7 +104,7 @@ func (d *daemon) serveReloads(ctx context.Context) error {
 // reload takes over what the configuration's file says now, or changes nothing:
 // what can fail is done before anything is replaced.
 func (d *daemon) reload(ctx context.Context) error {
-	cfg, err := loadConfig(d.reloads.path)
+	cfg, err := readConfig(d.reloads.path)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func newRun(f *flags) *cobra.Command {
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP)
 			defer signal.Stop(hangups)
-			cfg, err := loadConfig(f.config)
+			cfg, err := readConfig(f.config)
 			if err != nil {
 				return err
 			}

@@ -58,11 +58,6 @@ func configurationFaults() []fault {
 			[]string{"problem configuration " + file, "problem configuration " + file, "skipped node"},
 			"sandboxes",
 		},
-		{
-			"a feature that this version does not have", func(p *planted) { p.edit(file, "[kubernetes]", "[tracing]\nendpoint = \"x:1\"\n[kubernetes]") },
-			[]string{"problem configuration " + file, "skipped node"},
-			"tracing.endpoint",
-		},
 	}
 }
 

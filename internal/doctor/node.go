@@ -108,8 +108,6 @@ func (n *node) checkConfiguration() bool {
 		c.skip("%v: run this as root", err)
 	case err != nil:
 		c.problem("write it: cri-proxy install makes one from the containerd of the node", "%v", err)
-	case len(cfg.Unsupported()) > 0:
-		c.problem("remove the key", "%v", configs.Problems(cfg.Unsupported()))
 	default:
 		n.cfg = cfg
 		c.ok("valid: %d handlers on %d backends", len(cfg.Handlers), len(cfg.Backends))

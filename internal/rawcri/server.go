@@ -36,7 +36,10 @@ type ServerOptions struct {
 	// Observe is told of each call before it is handled, and returns what is
 	// told of its end. Each RPC is observed once.
 	Observe func(call *Call) (done func(err error))
-	Log     *logrus.Entry
+	// Trace, if not nil, begins a call's span and returns the context of what is
+	// called for it.
+	Trace func(ctx context.Context, call *Call) (_ context.Context, done func(err error))
+	Log   *logrus.Entry
 	// Extra gRPC options, for tests.
 	Extra []grpc.ServerOption
 }
@@ -102,8 +105,13 @@ func (s *Server) handle(_ any, stream grpc.ServerStream) error {
 	call := &Call{Method: s.options.Catalog.Lookup(name), Request: &Frame{}, stream: stream}
 	defer func() { call.Request.Free() }()
 	done := s.options.Observe(call)
-	err := s.serve(outgoing(stream.Context()), call)
+	ctx, traced := outgoing(stream.Context()), func(error) {}
+	if s.options.Trace != nil {
+		ctx, traced = s.options.Trace(ctx, call)
+	}
+	err := s.serve(ctx, call)
 	done(err)
+	traced(err)
 	return err
 }
 

@@ -31,7 +31,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the state directory: %w%s", err, hint(err))
 	}
-	s := &Store{options: o, path: filepath.Join(o.Dir, fileName)}
+	s := &Store{options: o, path: filepath.Join(o.Dir, fileName), writes: &writes{}}
 	if err := s.open(ctx); err != nil {
 		return nil, fmt.Errorf("open the state file %s: %w%s", s.path, err, hint(err))
 	}

@@ -71,9 +71,9 @@ func waitQueued(t *testing.T, s *Store, count int) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for range 10_000 {
-		s.mu.Lock()
-		got := len(s.queue)
-		s.mu.Unlock()
+		s.writes.mu.Lock()
+		got := len(s.writes.queue)
+		s.writes.mu.Unlock()
 		if got == count {
 			return
 		}

@@ -62,14 +62,17 @@ type Store struct {
 	db        *bolt.DB
 	path      string
 	resetFrom string
+	writes    *writes
+}
 
+// writes are the Updates that wait for their commit.
+type writes struct {
 	commit sync.Mutex // Whoever has it commits all that waits.
 	mu     sync.Mutex
 	queue  []*write
 }
 
-// write is an Update that waits for its commit. Whoever has Store.commit sets the
-// rest of it.
+// write is one of them. Whoever has writes.commit sets the rest of it.
 type write struct {
 	fn   func(*bolt.Tx) error
 	done bool
@@ -99,19 +102,27 @@ func (s *Store) View(fn func(*bolt.Tx) error) error {
 // may run several times; the last run counts.
 func (s *Store) Update(fn func(*bolt.Tx) error) error {
 	w := &write{fn: fn, err: errUnwritten}
-	s.mu.Lock()
-	s.queue = append(s.queue, w)
-	s.mu.Unlock()
-	s.commit.Lock()
-	defer s.commit.Unlock()
+	s.writes.add(w)
+	s.writes.commit.Lock()
+	defer s.writes.commit.Unlock()
 	if !w.done {
-		s.mu.Lock()
-		all := s.queue
-		s.queue = nil
-		s.mu.Unlock()
-		s.writeAll(all)
+		s.writeAll(s.writes.take())
 	}
 	return w.err
+}
+
+func (q *writes) add(w *write) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.queue = append(q.queue, w)
+}
+
+func (q *writes) take() []*write {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	all := q.queue
+	q.queue = nil
+	return all
 }
 
 // writeAll commits writes together, but for those whose fn fails.
