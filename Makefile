@@ -26,7 +26,11 @@ LINT_PACKAGE := github.com/golangci/golangci-lint/v2
 LINT_VERSION := $(shell sed -n 's,.*$(LINT_PACKAGE) \(v[^ ]*\).*,\1,p' $(LINT_MODULE)/go.mod)
 LINT         := $(CACHE)/golangci-lint/$(LINT_VERSION)/golangci-lint
 
-.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz clean
+# Where "make dist" packs, and what packs it, from its Go module.
+DIST     := bin/dist
+NFPM     := bin/tools/nfpm
+
+.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz dist clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +115,26 @@ fuzz: ## fuzz every parser for FUZZTIME each
 			$(GO) test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=10x $$package; \
 		done; \
 	done
+
+# Equal commits give equal files: times are the commit's.
+dist: export GOARCH := $(or $(GOARCH),$(shell $(GO) env GOARCH))
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: build $(NFPM) ## make packages, with checksums and a list of their modules, in bin/dist
+	rm -rf $(DIST) && mkdir -p $(DIST)/tree/completion
+	bin/cri-proxy man $(DIST)/tree/man && gzip -9n $(DIST)/tree/man/*.1
+	for shell in bash fish zsh; do bin/cri-proxy completion $$shell > $(DIST)/tree/completion/$$shell; done
+	VERSION=$$(bin/cri-proxy version | awk '{ print $$2 == "(devel)" ? "v0.0.0-devel" : $$2 }'); export VERSION; \
+	for packager in deb rpm; do $(NFPM) package --config configs/package/nfpm.yaml --packager $$packager --target $(DIST)/; done; \
+	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$$SOURCE_DATE_EPOCH -cf - -C bin cri-proxy -C .. LICENSE README.md configs/config.toml configs/systemd \
+		| gzip -9n > $(DIST)/cri-proxy_$${VERSION#v}_linux_$$GOARCH.tar.gz; \
+	(cd bin && $(GO) version -m cri-proxy) > $(DIST)/cri-proxy_$${VERSION#v}_linux_$$GOARCH.modules.txt
+	rm -rf $(DIST)/tree
+	cd $(DIST) && sha256sum -- * > SHA256SUMS
+	cd test/tools/nfpm && DIST=$(CURDIR)/$(DIST) $(GO) test -count=1 .
+	@cat $(DIST)/SHA256SUMS
+
+$(NFPM): test/tools/nfpm/go.mod
+	cd test/tools/nfpm && GOARCH= $(GO) build -trimpath -o $(CURDIR)/$@ github.com/goreleaser/nfpm/v2/cmd/nfpm
 
 clean: ## remove what was built here
 	rm -rf bin

@@ -28,7 +28,7 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&f.config, "config", defaultConfigPath, "configuration `file`")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newRun(f), newConfig(f), newStatus(f), newImages(f), newHooks(f), newDoctor(f), newInstall(f), newUninstall(f), newVersion(f))
+	root.AddCommand(newRun(f), newConfig(f), newStatus(f), newImages(f), newHooks(f), newDoctor(f), newInstall(f), newUninstall(f), newMan(), newVersion(f))
 	root.SetHelpCommand(newHelp(root))
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
