@@ -412,3 +412,46 @@ func (n *testNode) remove(file string) {
 		n.Fatal(err)
 	}
 }
+
+// TestUnitsOfAPackage are used as they are, where they are right.
+func TestUnitsOfAPackage(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.write("/usr/lib/systemd/system/cri-proxy.service", string(configs.ServiceUnit()), 0o644)
+	n.write("/usr/lib/systemd/system/cri-proxy.socket", strings.ReplaceAll(string(configs.SocketUnit()), "0660", "0600"), 0o644)
+	before := n.tree()
+	if err := n.plan().Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after := n.tree()
+	if _, ok := after["/etc/systemd/system/cri-proxy.service"]; ok {
+		t.Error("the unit was written although the package has the same")
+	}
+	if _, ok := after["/etc/systemd/system/cri-proxy.socket"]; !ok {
+		t.Error("the package's socket does not fit the configuration, and no unit overrules it")
+	}
+	if err := Uninstall(t.Context(), n.o); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, n.tree()); diff != "" {
+		t.Errorf("the node before and after (-before +after):\n%s", diff)
+	}
+}
+
+// TestEnabledBefore: units that were enabled by somebody else stay so.
+func TestEnabledBefore(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.set("enabled", "0")
+	if err := n.plan().Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Uninstall(t.Context(), n.o); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range n.asked() {
+		if strings.HasPrefix(command, "disable") || strings.HasPrefix(command, "stop") {
+			t.Errorf("systemctl %s", command)
+		}
+	}
+}
