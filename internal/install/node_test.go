@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,4 +203,21 @@ func (n *testNode) plan() *Plan {
 
 func notReady() []*runtimeapi.RuntimeCondition {
 	return []*runtimeapi.RuntimeCondition{{Type: runtimeapi.RuntimeReady, Message: "planned"}}
+}
+
+func (n *testNode) remove(file string) {
+	n.Helper()
+	if err := os.RemoveAll(n.o.path(file)); err != nil {
+		n.Fatal(err)
+	}
+}
+
+func reversed(all []string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, s := range slices.Backward(all) {
+			if !yield(s) {
+				return
+			}
+		}
+	}
 }
