@@ -14,6 +14,11 @@ import (
 	"github.com/cri-proxy/cri-proxy/test/real/rig"
 )
 
+// leftoverPatience is how long the kubelet's collection may take. A containerd whose
+// caller dies in the middle of a StartContainer says of that container for some
+// minutes that it cannot be removed since its task runs.
+const leftoverPatience = 10 * time.Minute
+
 // faultsLast is how long faults go on: in full, and with -short.
 const (
 	faultsLast      = 5 * time.Minute
@@ -67,7 +72,7 @@ func testFaults(ctx context.Context, t *testing.T, c *cluster, every time.Durati
 	if now := s.nodeReadySince(ctx, t); !now.Equal(since) {
 		t.Errorf("the node became ready at %s, it was ready since %s: it was not ready in between", now, since)
 	}
-	s.wait(ctx, t, func() error { return watch.onlyOf(steady) })
+	s.waitWithin(ctx, t, leftoverPatience, func() error { return watch.onlyOf(steady) })
 	watch.end(t)
 }
 

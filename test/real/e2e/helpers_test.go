@@ -216,9 +216,14 @@ func (s *space) noEvent(ctx context.Context, t *testing.T, part string) {
 }
 
 // wait polls until the check succeeds, for as long as patience lasts.
-func (*space) wait(ctx context.Context, t *testing.T, check func() error) {
+func (s *space) wait(ctx context.Context, t *testing.T, check func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	s.waitWithin(ctx, t, patience, check)
+}
+
+func (*space) waitWithin(ctx context.Context, t *testing.T, limit time.Duration, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := rig.Poll(ctx, check); err != nil {
 		t.Fatal(err)
