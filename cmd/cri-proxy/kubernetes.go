@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"path"
 	"sync"
 
@@ -19,18 +18,20 @@ import (
 )
 
 // restConfig returns the way to the API server, nil when none is configured. It
-// connects to nobody. A kubeconfig that is not there is waited for: a node's own
-// comes when it joins its cluster, and for that its kubelet needs this program.
+// connects to nobody. A kubeconfig that is not there is waited for, and so are the
+// files that it names: a node's own come when it joins its cluster, the certificate
+// last, and for that its kubelet needs this program.
 func restConfig(cfg *configs.Config) (*rest.Config, error) {
 	file := cfg.Kubernetes.Kubeconfig
 	if file == "" {
 		return nil, nil //nolint:nilnil // No API server is a choice.
 	}
-	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+	c, err := loadKubeconfig(file)
+	if errors.Is(err, fs.ErrNotExist) {
 		// Nobody asks this host: the transport knows where to go.
 		return withDefaults(&rest.Config{Host: "http://kubeconfig.invalid", Transport: &laterAPI{file: file}}), nil
 	}
-	return loadKubeconfig(file)
+	return c, err
 }
 
 // loadKubeconfig reads a kubeconfig. The files of certificates and tokens that it
@@ -88,10 +89,10 @@ func (a *laterAPI) find() (*url.URL, http.RoundTripper, error) {
 	if a.transport != nil {
 		return a.server, a.transport, nil
 	}
-	if _, err := os.Stat(a.file); err != nil {
-		return nil, nil, fmt.Errorf("kubernetes.kubeconfig: %s is not there yet; it is read when it is", a.file)
-	}
 	c, err := loadKubeconfig(a.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("kubernetes.kubeconfig: %s is not there yet, or a file that it names: %w", a.file, err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

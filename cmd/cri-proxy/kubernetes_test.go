@@ -95,7 +95,6 @@ func TestKubeconfigRefused(t *testing.T) {
 		"a context that is not there": {"current-context: x", "current-context: y"},
 		"another kind":                {"kind: Config", "kind: Secret"},
 		"a token that is no text":     {"token: ", "token: [1], password: "},
-		"a CA that is not there":      {"insecure-skip-tls-verify: true", "certificate-authority: /not/there"},
 		"a CA that is none":           {"insecure-skip-tls-verify: true", "certificate-authority-data: YQ=="},
 		"a server that is none":       {"https://127.0.0.1:6443", "https://%zz"},
 	} {
@@ -104,6 +103,34 @@ func TestKubeconfigRefused(t *testing.T) {
 			path := writeFile(t, "kubeconfig", strings.Replace(string(good), tt.old, tt.text, 1))
 			checkRefused(t, path)
 		})
+	}
+}
+
+// TestKubeconfigIsWaitedFor: what kubeadm has not written yet refuses no start.
+func TestKubeconfigIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	good, err := os.ReadFile(kubeconfigFor(t, "https://127.0.0.1:6443"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct{ old, text string }{
+		"a CA that is not there":          {"insecure-skip-tls-verify: true", "certificate-authority: /not/there"},
+		"a certificate that is not there": {"token: " + apiToken, "client-certificate: /not/there, client-key: /not/there"},
+	} {
+		path := writeFile(t, "kubeconfig", strings.Replace(string(good), tt.old, tt.text, 1))
+		c, err := restConfig(configOf(path))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		later, ok := c.Transport.(*laterAPI)
+		if !ok {
+			t.Errorf("%s: the transport is a %T", name, c.Transport)
+			continue
+		}
+		if _, _, err := later.find(); err == nil || !strings.Contains(err.Error(), path+" is not there yet") || !strings.Contains(err.Error(), "/not/there") {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
 
