@@ -31,6 +31,16 @@ DIST     := bin/dist
 NFPM     := bin/tools/nfpm
 
 .PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz dist clean
+# A local cluster whose nodes run cri-proxy. Its image needs the binary static,
+# which "build" makes it.
+KIND_MODULE  := test/tools/kind
+KIND_VERSION := $(shell sed -n 's,.*sigs.k8s.io/kind \(v[^ ]*\).*,\1,p' $(KIND_MODULE)/go.mod)
+KIND_BINARY  := $(CACHE)/kind/$(KIND_VERSION)/kind
+KIND         ?= $(KIND_BINARY)
+CLUSTER      ?= cri-proxy
+KIND_SH      := PROXY=$(CURDIR)/bin/cri-proxy KIND=$(KIND) CLUSTER=$(CLUSTER) BASE=$(BASE) CONFIG=$(CONFIG) bash configs/kind/kind.sh
+
+.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz clean kind-up kind-down
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +86,16 @@ integration: deps ## run the tests against real runtimes (root)
 e2e: deps ## run the tests on a real cluster; builds Kubernetes, and leaves its logs of a failure in bin/e2e (root)
 	@mkdir -p bin/e2e
 	E2E_LOGS=$(CURDIR)/bin/e2e && export E2E_LOGS && $(E2E) $(E2EFLAGS)
+
+kind-up: build $(filter $(KIND_BINARY),$(KIND)) ## start a kind cluster behind cri-proxy: CLUSTER=name, BASE=node-image, CONFIG=file (Docker)
+	$(KIND_SH) up
+
+kind-down: $(filter $(KIND_BINARY),$(KIND)) ## end that cluster: CLUSTER=name (Docker)
+	$(KIND_SH) down
+
+$(KIND_BINARY):
+	@mkdir -p $(@D)
+	cd $(KIND_MODULE) && CGO_ENABLED=0 $(GO) build -trimpath -o $@.$$$$ sigs.k8s.io/kind && mv $@.$$$$ $@
 
 deps: ## install what the real runtimes need (root)
 	$(DEPS)
