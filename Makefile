@@ -39,8 +39,9 @@ KIND_BINARY  := $(CACHE)/kind/$(KIND_VERSION)/kind
 KIND         ?= $(KIND_BINARY)
 CLUSTER      ?= cri-proxy
 KIND_SH      := PROXY=$(CURDIR)/bin/cri-proxy KIND=$(KIND) CLUSTER=$(CLUSTER) BASE=$(BASE) CONFIG=$(CONFIG) bash configs/kind/kind.sh
+E2E_KIND     := cd $(RIG) && E2E_KIND=1 $(GO) test ./kind -count=1 -v -timeout 60m
 
-.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz clean kind-up kind-down
+.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz clean kind-up kind-down e2e-kind
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +97,12 @@ kind-down: $(filter $(KIND_BINARY),$(KIND)) ## end that cluster: CLUSTER=name (D
 $(KIND_BINARY):
 	@mkdir -p $(@D)
 	cd $(KIND_MODULE) && CGO_ENABLED=0 $(GO) build -trimpath -o $@.$$$$ sigs.k8s.io/kind && mv $@.$$$$ $@
+
+e2e-kind: ## run kind-up without a registry and test the cluster; builds Kubernetes and a node image (root)
+	@[ "$$(id -u)" = 0 ] || { echo "e2e-kind starts a Docker daemon and real nodes, which needs root: sudo make e2e-kind" >&2; exit 1; }
+	$(DEPS) kind
+	@$(MAKE) --no-print-directory $(KIND_BINARY)
+	$(E2E_KIND) $(E2EFLAGS)
 
 deps: ## install what the real runtimes need (root)
 	$(DEPS)

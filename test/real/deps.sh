@@ -9,6 +9,7 @@
 #                         dpkg-dev to build busybox, Debian's keys to fetch
 #                         packages, which are not installed; and ipcmk, which
 #                         critest calls
+#   deps.sh kind          also Docker, jq, and debootstrap to make a node image
 set -eu
 
 missing=""
@@ -30,6 +31,13 @@ if [ "${1:-}" = conformance ]; then
 	need dpkg-dev command -v dpkg-source
 	need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
 	need util-linux command -v ipcmk
+fi
+
+if [ "${1:-}" = kind ]; then
+	need docker.io command -v dockerd
+	need debootstrap command -v debootstrap
+	need jq command -v jq
+	need util-linux command -v nsenter
 fi
 
 if [ -n "$missing" ]; then

@@ -1,0 +1,140 @@
+package kind_test
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cri-proxy/cri-proxy/test/real/kind"
+	"github.com/cri-proxy/cri-proxy/test/real/rig"
+)
+
+// TestKind is one test with many parts, so that the cluster is made once.
+func TestKind(t *testing.T) { //nolint:paralleltest // It has the machine for itself.
+	if os.Getenv("E2E_KIND") == "" {
+		t.Skip("LEFT OUT: a kind cluster; it builds Kubernetes and a node image: sudo make e2e-kind")
+	}
+	ctx := interruptible(t)
+	c := newCluster(ctx, t)
+	for _, part := range parts() { //nolint:paralleltest // Some parts take a node away from all others.
+		t.Run(part.name, func(t *testing.T) { part.run(ctx, t, c) })
+	}
+}
+
+// part is one part of the test.
+type part struct {
+	name string
+	run  func(context.Context, *testing.T, *cluster)
+}
+
+func parts() []part {
+	return []part{
+		{"nodes", testNodes},
+		{"kind-load", testLoad},
+		{"deployments", testDeployments},
+		{"hooks", testHooks},
+		{"private-registry", testPrivate},
+		{"unit", testUnit},
+		{"docker-restart", testRestarted},
+		{"graceful-shutdown", testShutdown},
+		{"taken-name", testTakenName},
+		{"kind-down", testDown},
+	}
+}
+
+// testTakenName: a second cluster of that name is refused, with what to do.
+func testTakenName(ctx context.Context, t *testing.T, c *cluster) {
+	t.Helper()
+	var said strings.Builder
+	if _, err := c.Up(ctx, c.root, c.Parts(), c.Name, &said); err == nil {
+		t.Error("a second cluster was made over the first one")
+	}
+	wantContains(t, said.String(), "make kind-down CLUSTER="+c.Name)
+}
+
+// testDown: "make kind-down" leaves no node, no volume of one and no image.
+func testDown(ctx context.Context, t *testing.T, c *cluster) {
+	t.Helper()
+	if err := c.Down(ctx, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range [][]string{
+		{"ps", "--all", "--quiet", "--filter", "label=io.x-k8s.kind.cluster=" + c.Name},
+		{"volume", "ls", "--quiet"},
+		{"image", "ls", "--quiet", "cri-proxy/node"},
+	} {
+		if left, err := c.Run(ctx, nil, list...); err != nil || left != "" {
+			t.Errorf("docker %q after kind-down: %q (%v), want nothing", list, left, err)
+		}
+	}
+}
+
+// cleaningTime is what a test that runs out of time leaves for the cleaning.
+const cleaningTime = time.Minute
+
+// interruptible is a context that ends with Ctrl-C as well as with the test, and
+// early enough for the cleaning.
+func interruptible(t *testing.T) context.Context {
+	t.Helper()
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	t.Cleanup(stop)
+	if deadline, ok := t.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-cleaningTime))
+		t.Cleanup(cancel)
+	}
+	return ctx
+}
+
+// newCluster makes the cluster as a user does.
+func newCluster(ctx context.Context, t *testing.T) *cluster {
+	t.Helper()
+	docker, root, parts := newDocker(ctx, t)
+	if err := docker.BuildBase(ctx, parts, root, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := docker.Up(ctx, root, parts, "e2e", t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() { // The context of a test has ended when it cleans up.
+			c.Logs(context.WithoutCancel(ctx), t.Output())
+		}
+	})
+	return &cluster{c, root}
+}
+
+// newDocker builds what is missing and starts a daemon.
+func newDocker(ctx context.Context, t *testing.T) (docker *kind.Docker, root string, parts rig.Parts) {
+	t.Helper()
+	if err := kind.Missing(); err != nil {
+		t.Fatal(err)
+	}
+	root, err := rig.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parts, err = rig.Build(ctx, root, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	if err := parts.BuildCluster(ctx, root, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	if docker, err = kind.StartDocker(ctx, parts); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := docker.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if left, err := docker.Leftovers(); err != nil || len(left) > 0 {
+			t.Errorf("this is left: %q %v", left, err)
+		}
+	})
+	return docker, root, parts
+}

@@ -1,0 +1,38 @@
+package kind_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// testNodes: both nodes are ready on cri-proxy, and say which handlers it has.
+func testNodes(ctx context.Context, t *testing.T, c *cluster) {
+	t.Helper()
+	const endpoint = "containerRuntimeEndpoint: unix:///run/cri-proxy/cri-proxy.sock"
+	for _, node := range c.nodes() {
+		if err := c.isReady(ctx, node); err != nil {
+			t.Error(err)
+		}
+		for _, file := range []string{"config.yaml", "instance-config.yaml"} {
+			content := c.on(ctx, t, node, "cat", "/var/lib/kubelet/"+file)
+			wantContains(t, strings.ReplaceAll(content, `"`, ""), endpoint+"\n")
+		}
+		// The line without which it knows neither Services nor Events.
+		wantContains(t, c.on(ctx, t, node, "cat", "/run/cri-proxy/config.toml"), `kubeconfig = "/etc/kubernetes/kubelet.conf"`)
+		var object corev1.Node
+		if err := c.get(ctx, &object, "node", node); err != nil {
+			t.Fatal(err)
+		}
+		names := []string{}
+		for _, handler := range object.Status.RuntimeHandlers {
+			names = append(names, handler.Name)
+		}
+		if want := []string{"", crun, runc, second}; !slices.Equal(names, want) {
+			t.Errorf("node %s has the handlers %q, want %q", node, names, want)
+		}
+	}
+}
