@@ -30,7 +30,6 @@ LINT         := $(CACHE)/golangci-lint/$(LINT_VERSION)/golangci-lint
 DIST     := bin/dist
 NFPM     := bin/tools/nfpm
 
-.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz dist clean
 # A local cluster whose nodes run cri-proxy. Its image needs the binary static,
 # which "build" makes it.
 KIND_MODULE  := test/tools/kind
@@ -41,7 +40,7 @@ CLUSTER      ?= cri-proxy
 KIND_SH      := PROXY=$(CURDIR)/bin/cri-proxy KIND=$(KIND) CLUSTER=$(CLUSTER) BASE=$(BASE) CONFIG=$(CONFIG) bash configs/kind/kind.sh
 E2E_KIND     := cd $(RIG) && E2E_KIND=1 $(GO) test ./kind -count=1 -v -timeout 60m
 
-.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance fuzz clean kind-up kind-down e2e-kind
+.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance faults fuzz dist clean kind-up kind-down e2e-kind
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -2,6 +2,8 @@ package kind_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -21,8 +23,7 @@ func testNodes(ctx context.Context, t *testing.T, c *cluster) {
 			content := c.on(ctx, t, node, "cat", "/var/lib/kubelet/"+file)
 			wantContains(t, strings.ReplaceAll(content, `"`, ""), endpoint+"\n")
 		}
-		// The line without which it knows neither Services nor Events.
-		wantContains(t, c.on(ctx, t, node, "cat", "/run/cri-proxy/config.toml"), `kubeconfig = "/etc/kubernetes/kubelet.conf"`)
+		wait(ctx, t, func() error { return c.knowsServices(ctx, node) })
 		var object corev1.Node
 		if err := c.get(ctx, &object, "node", node); err != nil {
 			t.Fatal(err)
@@ -35,4 +36,25 @@ func testNodes(ctx context.Context, t *testing.T, c *cluster) {
 			t.Errorf("node %s has the handlers %q, want %q", node, names, want)
 		}
 	}
+}
+
+// knowsServices says why a node's proxy does not, which had no kubeconfig at first.
+func (c *cluster) knowsServices(ctx context.Context, node string) error {
+	text, err := c.On(ctx, node, "cri-proxy", "status", "-o", "json")
+	if err != nil {
+		return err
+	}
+	var status struct {
+		ServiceCache struct {
+			Synced bool   `json:"synced"`
+			Error  string `json:"error"`
+		} `json:"serviceCache"`
+	}
+	if err := json.Unmarshal([]byte(text), &status); err != nil {
+		return err
+	}
+	if !status.ServiceCache.Synced {
+		return errors.New("the Services are not known yet: " + status.ServiceCache.Error)
+	}
+	return nil
 }
