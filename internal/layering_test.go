@@ -226,3 +226,17 @@ func (r room) rule() string {
 	}
 	return b.String() + "\n"
 }
+
+// The types of all API groups of Kubernetes are several megabytes of memory on
+// every node, which no use of ours needs.
+func TestNoClientset(t *testing.T) {
+	t.Parallel()
+	list, err := exec.CommandContext(t.Context(), "go", "list", "-deps", module+"/cmd/cri-proxy").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := strings.Fields(string(list))
+	if slices.Contains(packages, "k8s.io/client-go/kubernetes/scheme") || !slices.Contains(packages, "k8s.io/client-go/rest") {
+		t.Error("cmd/cri-proxy imports a clientset of client-go, or nothing of it; use a REST client with the types that are needed")
+	}
+}

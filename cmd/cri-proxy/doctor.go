@@ -12,9 +12,11 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	nodev1 "k8s.io/api/node/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
 
 	"github.com/cri-proxy/cri-proxy/configs"
 	"github.com/cri-proxy/cri-proxy/internal/doctor"
@@ -66,15 +68,23 @@ func examine(ctx context.Context, config, root string) examination {
 func runtimeClasses(ctx context.Context, cfg *configs.Config, root string) (map[string]string, error) {
 	moved := *cfg
 	moved.Kubernetes.Kubeconfig = filepath.Join(root, cfg.Kubernetes.Kubeconfig)
-	rest, err := restConfig(&moved)
+	config, err := restConfig(&moved)
 	if err != nil {
 		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(rest)
+	// Not a clientset: it has the types of all API groups, which the daemon would pay for.
+	scheme := runtime.NewScheme()
+	if err := nodev1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	config.APIPath, config.GroupVersion = "/apis", &nodev1.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	client, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, err
 	}
-	list, err := client.NodeV1().RuntimeClasses().List(ctx, metav1.ListOptions{})
+	var list nodev1.RuntimeClassList
+	err = client.Get().Resource("runtimeclasses").Do(ctx).Into(&list)
 	if apierrors.IsForbidden(err) {
 		return nil, fmt.Errorf("its user may not list RuntimeClasses (%w)", fs.ErrPermission)
 	}

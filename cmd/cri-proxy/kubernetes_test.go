@@ -1,11 +1,14 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/rest"
 
 	"github.com/cri-proxy/cri-proxy/configs"
@@ -156,5 +159,23 @@ func TestRestConfigKeepsNoWarnings(t *testing.T) {
 	c, err := restConfig(configOf(kubeconfigFor(t, "https://127.0.0.1:6443")))
 	if err != nil || c.WarningHandler != rest.WarningHandler(rest.NoWarnings{}) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRuntimeClasses: doctor asks for them as any client does.
+func TestRuntimeClasses(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/apis/node.k8s.io/v1/runtimeclasses" {
+			t.Errorf("a request for %s", r.URL.Path)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		answer(t, w, `{"kind":"RuntimeClassList","apiVersion":"node.k8s.io/v1","items":[
+			{"metadata":{"name":"sandboxed"},"handler":"gvisor"},{"metadata":{"name":"runc"},"handler":"runc"}]}`)
+	}))
+	t.Cleanup(server.Close)
+	got, err := runtimeClasses(t.Context(), configOf(kubeconfigFor(t, server.URL)), "")
+	if diff := cmp.Diff(map[string]string{"sandboxed": "gvisor", "runc": "runc"}, got); diff != "" || err != nil {
+		t.Errorf("(-want +got):\n%s%v", diff, err)
 	}
 }
