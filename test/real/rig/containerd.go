@@ -50,6 +50,8 @@ type ContainerdOptions struct {
 	PullTimeout string
 	// DiskBytes is the size of a disk of its own; 0 is the machine's.
 	DiskBytes int64
+	// Collector is the host:port of an OTLP/gRPC collector for its spans; "" is none.
+	Collector string
 	// HostPorts adds the portmap plugin. It leaves its own empty chains in the
 	// machine's iptables.
 	HostPorts bool
@@ -72,6 +74,10 @@ func (r *Rig) Containerd(ctx context.Context, options ContainerdOptions) (*Conta
 		args: []string{"--config", filepath.Join(dir, "config.toml")}, log: filepath.Join(r.Dir, options.Name+".log"),
 		// The shim, asked for what it can do, looks for runc by its name.
 		env: []string{"PATH=" + r.Parts.Runc + ":" + os.Getenv("PATH")},
+	}
+	if options.Collector != "" {
+		c.process.env = append(c.process.env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+options.Collector,
+			"OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_SCHEDULE_DELAY=100")
 	}
 	r.containerd = append(r.containerd, c)
 	r.mu.Unlock()
@@ -173,7 +179,7 @@ func (c *Containerd) configure(ctx context.Context, options ContainerdOptions, i
 		"Dir": c.dir, "Socket": c.Socket, "Runc": c.rig.Parts.Runc, "Shim": c.programs, "CNI": c.rig.Parts.CNI,
 		"Pause": PauseImage, "Handlers": options.Handlers,
 		"Snapshotters": options.Snapshotters, "PullTimeout": options.PullTimeout, "DiscardLayers": options.DiscardLayers,
-		"Platform": "linux/" + runtime.GOARCH,
+		"Collector": options.Collector, "Platform": "linux/" + runtime.GOARCH,
 	}
 	config := containerdConfig()
 	if options.Old {

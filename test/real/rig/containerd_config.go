@@ -10,7 +10,7 @@ func containerdConfig() *template.Template {
 root = "{{.Dir}}/root"
 state = "{{.Dir}}/state"
 disabled_plugins = [
-  "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
+  "io.containerd.nri.v1.nri",{{if not .Collector}} "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",{{end}}
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs",
   "io.containerd.differ.v1.erofs", "io.containerd.mount-handler.v1.erofs",
