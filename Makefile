@@ -18,17 +18,20 @@ DEMO        := cd $(RIG) && $(GO) run ./cmd/demo
 CONFORMANCE := cd $(RIG) && $(GO) run ./cmd/conformance
 PODSTART    := cd $(RIG) && $(GO) run ./cmd/podstart
 
-# The modules that hold our own code; those in test/tools pin other people's.
-MODULES := . $(patsubst %/go.mod,%,$(wildcard test/real/go.mod test/bench/go.mod))
+# The modules that hold our own code; the others in test/tools pin other people's.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard test/real/go.mod test/bench/go.mod test/tools/sbom/go.mod))
 
 LINT_MODULE  := test/tools/golangci-lint
 LINT_PACKAGE := github.com/golangci/golangci-lint/v2
 LINT_VERSION := $(shell sed -n 's,.*$(LINT_PACKAGE) \(v[^ ]*\).*,\1,p' $(LINT_MODULE)/go.mod)
 LINT         := $(CACHE)/golangci-lint/$(LINT_VERSION)/golangci-lint
 
-# Where "make dist" packs, and what packs it, from its Go module.
+# Where "make dist" packs, what packs it, from its Go module, what lists the
+# modules, and the program of this machine, which writes its manual and completion.
 DIST     := bin/dist
 NFPM     := bin/tools/nfpm
+SBOM     := bin/tools/sbom
+NATIVE   := bin/tools/cri-proxy
 
 # A local cluster whose nodes run cri-proxy. Its image needs the binary static,
 # which "build" makes it.
@@ -144,21 +147,27 @@ fuzz: ## fuzz every parser for FUZZTIME each
 		done; \
 	done
 
-# Equal commits give equal files: times are the commit's.
+# Equal commits give equal files: times are the commit's, and neither the umask nor
+# the locale matters. GOARCH=arm64 packs for another machine. The tests print as
+# they go when no package is named.
 dist: export GOARCH := $(or $(GOARCH),$(shell $(GO) env GOARCH))
 dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
-dist: build $(NFPM) ## make packages, with checksums and a list of their modules, in bin/dist
+dist: export LC_ALL := C
+dist: build $(NFPM) ## make packages, with checksums and an SBOM, in bin/dist, for GOARCH
+	GOARCH= CGO_ENABLED=0 $(GO) build -trimpath -o $(NATIVE) ./cmd/cri-proxy
+	cd test/tools/sbom && GOARCH= $(GO) build -trimpath -o $(CURDIR)/$(SBOM) .
 	rm -rf $(DIST) && mkdir -p $(DIST)/tree/completion
-	bin/cri-proxy man $(DIST)/tree/man && gzip -9n $(DIST)/tree/man/*.1
-	for shell in bash fish zsh; do bin/cri-proxy completion $$shell > $(DIST)/tree/completion/$$shell; done
-	VERSION=$$(bin/cri-proxy version | awk '{ print $$2 == "(devel)" ? "v0.0.0-devel" : $$2 }'); export VERSION; \
+	$(NATIVE) man $(DIST)/tree/man && gzip -9n $(DIST)/tree/man/*.1
+	for shell in bash fish zsh; do $(NATIVE) completion $$shell > $(DIST)/tree/completion/$$shell; done
+	VERSION=$$($(GO) version -m bin/cri-proxy | awk '$$1 == "mod" { print $$3 == "(devel)" ? "v0.0.0-devel" : $$3 }'); export VERSION; \
 	for packager in deb rpm; do $(NFPM) package --config configs/package/nfpm.yaml --packager $$packager --target $(DIST)/; done; \
-	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$$SOURCE_DATE_EPOCH -cf - -C bin cri-proxy -C .. LICENSE README.md configs/config.toml configs/systemd \
+	tar --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mode=a=rX,u+w --mtime=@$$SOURCE_DATE_EPOCH \
+		-cf - -C bin cri-proxy -C .. LICENSE README.md configs/config.toml configs/systemd \
 		| gzip -9n > $(DIST)/cri-proxy_$${VERSION#v}_linux_$$GOARCH.tar.gz; \
-	(cd bin && $(GO) version -m cri-proxy) > $(DIST)/cri-proxy_$${VERSION#v}_linux_$$GOARCH.modules.txt
+	$(SBOM) bin/cri-proxy > $(DIST)/cri-proxy_$${VERSION#v}_linux_$$GOARCH.cdx.json
 	rm -rf $(DIST)/tree
 	cd $(DIST) && sha256sum -- * > SHA256SUMS
-	cd test/tools/nfpm && DIST=$(CURDIR)/$(DIST) $(GO) test -count=1 .
+	for module in nfpm sbom; do (cd test/tools/$$module && DIST=$(CURDIR)/$(DIST) GOARCH= $(GO) test -count=1 -timeout 10m); done
 	@cat $(DIST)/SHA256SUMS
 
 $(NFPM): test/tools/nfpm/go.mod
