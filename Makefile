@@ -1,6 +1,7 @@
 # "make" prints what there is. Everything that is built or downloaded goes to
 # bin/, Go's caches and $(CACHE); nothing else on the machine is changed, except
-# by "make deps", which installs what the real runtimes need.
+# by "make deps" and "make dist-deps", which install what real runtimes and the
+# tests of packages need.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -43,7 +44,7 @@ CLUSTER      ?= cri-proxy
 KIND_SH      := PROXY=$(CURDIR)/bin/cri-proxy KIND=$(KIND) CLUSTER=$(CLUSTER) BASE=$(BASE) CONFIG=$(CONFIG) bash configs/kind/kind.sh
 E2E_KIND     := cd $(RIG) && E2E_KIND=1 $(GO) test ./kind -count=1 -v -timeout 60m
 
-.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance faults fuzz dist clean kind-up kind-down e2e-kind
+.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance faults fuzz dist dist-deps clean kind-up kind-down e2e-kind
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -169,6 +170,9 @@ dist: build $(NFPM) ## make packages, with checksums and an SBOM, in bin/dist, f
 	cd $(DIST) && sha256sum -- * > SHA256SUMS
 	for module in nfpm sbom; do (cd test/tools/$$module && DIST=$(CURDIR)/$(DIST) GOARCH= $(GO) test -count=1 -timeout 10m); done
 	@cat $(DIST)/SHA256SUMS
+
+dist-deps: ## install what dist tests the packages with (root)
+	$(DEPS) dist
 
 $(NFPM): test/tools/nfpm/go.mod
 	cd test/tools/nfpm && GOARCH= $(GO) build -trimpath -o $(CURDIR)/$@ github.com/goreleaser/nfpm/v2/cmd/nfpm

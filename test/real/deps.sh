@@ -10,6 +10,7 @@
 #                         packages, which are not installed; and ipcmk, which
 #                         critest calls
 #   deps.sh kind          also Docker, jq, and debootstrap to make a node image
+#   deps.sh dist          only what packages are tested with
 set -eu
 
 missing=""
@@ -19,13 +20,17 @@ need() { # need PACKAGE COMMAND...: the package is missing unless the command su
 	"$@" >/dev/null 2>&1 || missing="$missing $package"
 }
 
-need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
-need gcc command -v gcc
-need libc6-dev test -e /usr/include/stdlib.h
-need pkg-config command -v pkg-config
-need libseccomp-dev pkg-config --exists libseccomp
-need iproute2 command -v ip
-need iptables command -v iptables
+if [ "${1:-}" = dist ]; then
+	need rpm command -v rpm
+else
+	need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+	need gcc command -v gcc
+	need libc6-dev test -e /usr/include/stdlib.h
+	need pkg-config command -v pkg-config
+	need libseccomp-dev pkg-config --exists libseccomp
+	need iproute2 command -v ip
+	need iptables command -v iptables
+fi
 if [ "${1:-}" = conformance ]; then
 	need make command -v make
 	need dpkg-dev command -v dpkg-source
@@ -60,7 +65,7 @@ fi
 
 # Where the kernel has these built in, or loads them itself, there is nothing to
 # do; where it does neither, the first pod says which one is missing.
-if [ "$(id -u)" -eq 0 ] && command -v modprobe >/dev/null; then
+if [ "${1:-}" != dist ] && [ "$(id -u)" -eq 0 ] && command -v modprobe >/dev/null; then
 	for module in overlay bridge veth; do
 		modprobe --quiet "$module" || true
 	done
