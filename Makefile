@@ -44,7 +44,7 @@ CLUSTER      ?= cri-proxy
 KIND_SH      := PROXY=$(CURDIR)/bin/cri-proxy KIND=$(KIND) CLUSTER=$(CLUSTER) BASE=$(BASE) CONFIG=$(CONFIG) bash configs/kind/kind.sh
 E2E_KIND     := cd $(RIG) && E2E_KIND=1 $(GO) test ./kind -count=1 -v -timeout 60m
 
-.PHONY: help build lint test unit integration e2e deps demo bench podstart conformance faults fuzz dist dist-deps clean kind-up kind-down e2e-kind
+.PHONY: help build lint reference test unit integration e2e deps demo bench podstart conformance faults fuzz dist dist-deps clean kind-up kind-down e2e-kind
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ $(LINT):
 	@echo "building golangci-lint $(LINT_VERSION), once; this takes some minutes"
 	@mkdir -p $(@D)
 	cd $(LINT_MODULE) && $(GO) build -trimpath -ldflags '-s -w -X main.version=$(LINT_VERSION)' -o $@.$$$$ $(LINT_PACKAGE)/cmd/golangci-lint && mv $@.$$$$ $@
+
+reference: ## renew the list of keys in docs/configuration.md, from the types and configs/config.toml
+	$(GO) test -count=1 -run '^TestReference$$' ./configs -update
 
 test: unit ## run the unit tests and, as root on Linux, the integration tests
 	@if [ "$$(uname -s)" != Linux ] || [ "$$(id -u)" != 0 ]; then \
