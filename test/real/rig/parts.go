@@ -174,7 +174,7 @@ func (t tool) build(ctx context.Context, module, version, final string) (err err
 		if t.stamp != "" {
 			flags = append(flags, "-ldflags=-X "+t.stamp+"="+version)
 		}
-		if err := goCommand(ctx, module, slices.Insert(slices.Clone(arguments), 1, flags...)...); err != nil {
+		if err := goCommand(ctx, module, nil, slices.Insert(slices.Clone(arguments), 1, flags...)...); err != nil {
 			return err
 		}
 	}
@@ -206,10 +206,10 @@ func (t tool) identify(module string) (version, hash string, err error) {
 	return string(found[1]), hex.EncodeToString(sum.Sum(nil))[:12], nil
 }
 
-// BuildProxy builds the product from the rig's repository. Call it before the
-// first Proxy; go's own cache makes it fast.
+// BuildProxy builds the product from the rig's repository, static as it is shipped.
+// Call it before the first Proxy; go's own cache makes it fast.
 func (r *Rig) BuildProxy(ctx context.Context) error {
-	if err := goCommand(ctx, r.Root, "build", "-trimpath", "-o", r.proxyBinary(), "./cmd/cri-proxy"); err != nil {
+	if err := goCommand(ctx, r.Root, []string{"CGO_ENABLED=0"}, "build", "-trimpath", "-o", r.proxyBinary(), "./cmd/cri-proxy"); err != nil {
 		return fmt.Errorf("build cri-proxy: %w", err)
 	}
 	return nil
@@ -234,10 +234,10 @@ func Root() (string, error) {
 }
 
 // goCommand runs go in the folder, apart from any workspace and vendoring.
-func goCommand(ctx context.Context, folder string, arguments ...string) error {
+func goCommand(ctx context.Context, folder string, environment []string, arguments ...string) error {
 	cmd := exec.CommandContext(ctx, "go", arguments...)
 	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly")
+	cmd.Env = slices.Concat(os.Environ(), []string{"GOWORK=off", "GOFLAGS=-mod=readonly"}, environment)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s in %s: %w\n%s", strings.Join(arguments, " "), folder, err, bytes.TrimSpace(output))
 	}
