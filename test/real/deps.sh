@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the real node needs beyond Go and what a bare Debian 12 lacks:
 # a C compiler and libseccomp for runc, iproute2 to remove bridges, iptables for
-# pods with host ports. It is quiet where nothing is missing. Without root it
-# prints the command and fails.
+# pods with host ports, curl for the documents' examples. It is quiet where
+# nothing is missing. Without root it prints the command and fails.
 #
 #   deps.sh               what the tests and the demo need
 #   deps.sh conformance   also what critest's images are made with: make and
@@ -30,6 +30,7 @@ else
 	need libseccomp-dev pkg-config --exists libseccomp
 	need iproute2 command -v ip
 	need iptables command -v iptables
+	need curl command -v curl
 fi
 if [ "${1:-}" = conformance ]; then
 	need make command -v make
