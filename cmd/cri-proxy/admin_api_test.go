@@ -308,7 +308,7 @@ func (p *proxy) wantForm(a asked, form string, body []byte) {
 	case a.into != nil:
 		decoder := json.NewDecoder(bytes.NewReader(body))
 		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(a.into); err != nil || form != want {
+		if err := decoder.Decode(a.into); err != nil || form != want || bytes.Contains(body, []byte(":null")) {
 			p.t.Errorf("%s: %v, as %s, want %s: %.200s", a.path, err, form, want, body)
 		}
 	}

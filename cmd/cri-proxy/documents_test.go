@@ -150,3 +150,40 @@ func validate(command *cobra.Command, args []string) error {
 	}
 	return command.Args(command, args)
 }
+
+// TestDocumentedLinks: what a document links to is there, heading and all.
+func TestDocumentedLinks(t *testing.T) {
+	t.Parallel()
+	checked := 0
+	for name, text := range documents(t) {
+		for _, link := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(text, -1) {
+			if strings.Contains(link[1], "://") {
+				continue // Not of this repository.
+			}
+			checked++
+			file, heading, _ := strings.Cut(link[1], "#")
+			target := filepath.Join(filepath.Dir(name), file)
+			if file == "" {
+				target = name
+			}
+			if _, err := os.Stat(filepath.Join("..", "..", target)); err != nil {
+				t.Errorf("%s: the link to %s leads nowhere: %v", name, link[1], err)
+			} else if heading != "" && !slices.Contains(headings(document(t, target)), heading) {
+				t.Errorf("%s: the link to %s leads to no heading of %s", name, link[1], target)
+			}
+		}
+	}
+	if checked < 30 {
+		t.Errorf("only %d links were found", checked)
+	}
+}
+
+// headings are the names by which a document's headings are linked to, made as
+// GitHub makes them.
+func headings(text string) (names []string) {
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		plain := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		names = append(names, strings.ReplaceAll(plain, " ", "-"))
+	}
+	return names
+}
