@@ -21,7 +21,7 @@ func documentTests() map[string]struct{ language, how string } {
 		"config-mistakes": {"toml", "TestDocuments: what cri-proxy config validate says of it is the next block"},
 		"config-answer":   {"text", "TestDocuments: see config-mistakes"},
 		"containerd":      {"toml", "TestDocuments: a part of containerd's configuration, for a real containerd"},
-		"kubelet":         {"yaml", "TestDocuments: the kubelet's configuration file, for cri-proxy doctor; make e2e gives its key to a real kubelet"},
+		"kubelet":         {"yaml", "TestDocuments: the kubelet's configuration file, for cri-proxy doctor; in make e2e, for a real kubelet"},
 		"annotations":     {"yaml", "TestDocuments: annotations of a real pod"},
 		"unit":            {"ini", "TestDocuments: lines of the shipped systemd units"},
 		"make":            {"sh", "TestDocumentedTargets: targets that are run by whom it says"},

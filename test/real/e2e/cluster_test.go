@@ -141,6 +141,7 @@ func mainFlows() []test {
 func groups() []group {
 	return []group{
 		{name: "node", tests: append(mainFlows(), []test{
+			{"documents", testDocuments},
 			{"job", testJob},
 			{"stats", testStats},
 			{"no-class", testNoClass},
