@@ -126,8 +126,13 @@ cri_proxy_journal_oldest_seconds 1
 		want = `
 # HELP cri_proxy_hook_deliveries_total Hooks that were finished, by their result: delivered, failed, skipped or moot.
 # TYPE cri_proxy_hook_deliveries_total counter
+cri_proxy_hook_deliveries_total{event="PostStart",handler="gvisor",result="delivered"} 0
+cri_proxy_hook_deliveries_total{event="PostStart",handler="gvisor",result="failed"} 0
+cri_proxy_hook_deliveries_total{event="PostStart",handler="gvisor",result="moot"} 0
+cri_proxy_hook_deliveries_total{event="PostStart",handler="gvisor",result="skipped"} 0
 cri_proxy_hook_deliveries_total{event="PreStop",handler="gvisor",result="delivered"} 1
 cri_proxy_hook_deliveries_total{event="PreStop",handler="gvisor",result="failed"} 2
+cri_proxy_hook_deliveries_total{event="PreStop",handler="gvisor",result="moot"} 0
 cri_proxy_hook_deliveries_total{event="PreStop",handler="gvisor",result="skipped"} 1
 # HELP cri_proxy_journal_records Hooks in the journal, finished ones of the last day included.
 # TYPE cri_proxy_journal_records gauge

@@ -100,6 +100,9 @@ func (e *Engine) Configure(handlers map[string]configs.Handler) {
 	hooks := map[string]configs.Hooks{}
 	for name, h := range handlers {
 		hooks[name] = h.Hooks
+		if hasAny(h.Hooks) {
+			e.metrics.expect(name)
+		}
 	}
 	e.handlers.Store(&hooks)
 }
@@ -109,11 +112,12 @@ func (e *Engine) config(handler string) configs.Hooks { return (*e.handlers.Load
 // Has reports whether the calls about a handler's containers are to come here:
 // it has hooks, or had some that are not finished.
 func (e *Engine) Has(handler string) bool {
-	h := e.config(handler)
-	if len(h.PostStart)+len(h.PreStop) > 0 || h.AllowPodHooks || h.PodPreStop == configs.PodPreStopEnsure {
-		return true
-	}
-	return e.anyUnderWay(func(c Container) bool { return c.Handler == handler })
+	return hasAny(e.config(handler)) || e.anyUnderWay(func(c Container) bool { return c.Handler == handler })
+}
+
+// hasAny reports whether a handler's containers can have hooks.
+func hasAny(h configs.Hooks) bool {
+	return len(h.PostStart)+len(h.PreStop) > 0 || h.AllowPodHooks || h.PodPreStop == configs.PodPreStopEnsure
 }
 
 // Owns reports whether a container, or one of a sandbox, has a stop or PostStart

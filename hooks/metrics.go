@@ -32,6 +32,18 @@ func newMetrics(reg prometheus.Registerer, j *journal.Journal) *metrics {
 	}
 }
 
+// expect lets the counts of a handler's hooks begin at 0: from nothing to 1 is no
+// increase that Prometheus sees, and the first hook that fails would be missed.
+func (m *metrics) expect(handler string) {
+	for _, event := range []journal.Event{journal.PostStart, journal.PreStop} {
+		for _, s := range journal.States() {
+			if s.Finished() {
+				m.deliveries.WithLabelValues(handler, string(event), string(s))
+			}
+		}
+	}
+}
+
 func (m *metrics) delivered(r journal.Record, took time.Duration) {
 	m.deliveries.WithLabelValues(r.Handler, string(r.Event), string(r.State)).Inc()
 	if took > 0 {

@@ -38,3 +38,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"handler"}),
 	}
 }
+
+// expect lets the counts of a handler's pulls begin at 0: from nothing to 1 is no
+// increase that Prometheus sees, and the first pull that fails would be missed.
+func (m *metrics) expect(handler string) {
+	for _, result := range []string{pullPulled, pullShared, pullPresent, pullRefused, pullFailed, pullCancelled} {
+		m.pulls.WithLabelValues(handler, result)
+	}
+	m.bytes.WithLabelValues(handler)
+}

@@ -117,6 +117,7 @@ func (s *Service) Replace(next *Service) {
 	for _, p := range next.preloads {
 		p.service.Store(next)
 	}
+	next.expectPulls()
 	s.next = next
 	close(s.replaced)
 }

@@ -63,10 +63,18 @@ type memory struct {
 // New returns the front. A handler whose credentials cannot be read does not
 // stop the others: its own pulls fail, with the reason, until they can.
 func New(o Options) *Service {
-	return newService(o, &Service{
+	s := newService(o, &Service{
 		memory: &memory{metrics: newMetrics(o.Metrics)},
 		native: func(b *backend.Backend) snapshots { return b.Containerd() },
 	})
+	s.expectPulls()
+	return s
+}
+
+func (s *Service) expectPulls() {
+	for handler := range s.settings {
+		s.metrics.expect(handler)
+	}
 }
 
 // Next returns the front of another configuration. Credentials are read anew.

@@ -173,6 +173,7 @@ func TestMetricNames(t *testing.T) {
 		"cri_proxy_backend_up", "cri_proxy_config_last_reload_success_timestamp_seconds", "cri_proxy_config_last_reload_successful",
 		"cri_proxy_journal_oldest_seconds", "cri_proxy_journal_records",
 		"cri_proxy_list_bytes_bucket", "cri_proxy_list_bytes_count", "cri_proxy_list_bytes_sum",
+		"cri_proxy_pulled_bytes_total", "cri_proxy_pulls_total",
 		"cri_proxy_request_duration_seconds_bucket", "cri_proxy_request_duration_seconds_count", "cri_proxy_request_duration_seconds_sum",
 		"cri_proxy_requests_in_flight", "cri_proxy_requests_total", "cri_proxy_routes", "cri_proxy_state_reset_total",
 	}
