@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-proxy/cri-proxy/hooks/journal"
@@ -16,7 +18,7 @@ import (
 
 // TestMonitoringNamesWhatIsThere: every metric and every label in the dashboard and
 // in the alert rules is in a scrape of a daemon that has done each kind of work.
-// That they are valid PromQL is the test of test/tools/rulefmt.
+// That they are valid PromQL is the test of test/tools/prometheus.
 func TestMonitoringNamesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	scraped := scrapeOfEverything(t)
@@ -61,6 +63,105 @@ func scrapeOfEverything(t *testing.T) samples {
 		return len(got.of("cri_proxy_list_bytes_count")) > 0
 	})
 	return got
+}
+
+// TestMetricsAreDocumented: the table of metrics has each one that the daemon
+// exports, with its labels, and no other.
+func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	_, table, _ := strings.Cut(monitoringDocument(t), "\n## Metrics\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var documented []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]*)({([a-z,]*)})?` \\|").FindAllStringSubmatch(table, -1) {
+		documented = append(documented, withLabels(row[1], strings.FieldsFunc(row[3], func(r rune) bool { return r == ',' })))
+	}
+	slices.Sort(documented)
+	if diff := cmp.Diff(exported(scrapeOfEverything(t)), documented); diff != "" {
+		t.Errorf("the metrics of docs/monitoring.md (-exported +documented):\n%s", diff)
+	}
+}
+
+// withLabels is how the tests write a metric and its labels.
+func withLabels(name string, labels []string) string {
+	slices.Sort(labels)
+	return name + "{" + strings.Join(labels, ",") + "}"
+}
+
+// exported are the proxy's own metrics in a scrape, with their labels. Of a
+// histogram all parts are one.
+func exported(scraped samples) []string {
+	label := regexp.MustCompile(`([a-z_]+)="`)
+	found := map[string]bool{}
+	for series := range scraped {
+		name, rest, _ := strings.Cut(series, "{")
+		for _, part := range []string{"_bucket", "_sum", "_count"} {
+			if base := strings.TrimSuffix(name, part); len(scraped.of(base+"_bucket")) > 0 {
+				name = base
+			}
+		}
+		var labels []string
+		for _, l := range label.FindAllStringSubmatch(rest, -1) {
+			if l[1] != "le" {
+				labels = append(labels, l[1])
+			}
+		}
+		if strings.HasPrefix(name, "cri_proxy_") {
+			found[withLabels(name, labels)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// TestAlertsAreDocumented: each alert has a section of its own, which it links to,
+// and there is no section of another.
+func TestAlertsAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("..", "..", "configs", "monitoring", "alerts.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rules struct {
+		Groups []struct {
+			Rules []struct {
+				Alert       string
+				Annotations map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &rules); err != nil {
+		t.Fatal(err)
+	}
+	var alerts, sections []string
+	for _, group := range rules.Groups {
+		for _, rule := range group.Rules {
+			alerts = append(alerts, rule.Alert)
+			link := "https://github.com/cri-proxy/cri-proxy/blob/main/docs/monitoring.md#" + strings.ToLower(rule.Alert)
+			if got := rule.Annotations["runbook_url"]; got != link {
+				t.Errorf("%s links to %q, want %q", rule.Alert, got, link)
+			}
+		}
+	}
+	_, part, _ := strings.Cut(monitoringDocument(t), "\n## Alerts\n")
+	part, _, _ = strings.Cut(part, "\n## ")
+	for _, section := range strings.Split(part, "\n### ")[1:] {
+		name, body, _ := strings.Cut(section, "\n")
+		sections = append(sections, name)
+		if !strings.Contains(body, "\nDo: ") {
+			t.Errorf("the section of %s does not say what to do", name)
+		}
+	}
+	if diff := cmp.Diff(alerts, sections); diff != "" || len(alerts) < 10 {
+		t.Errorf("the alerts of docs/monitoring.md (-rules +sections):\n%s", diff)
+	}
+}
+
+func monitoringDocument(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "monitoring.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // selectors returns the metrics in a text and the labels that each is asked by.
