@@ -17,6 +17,7 @@ INTEGRATION := cd $(RIG) && $(GO) test ./... -count=1 -timeout 20m
 E2E         := cd $(RIG) && E2E=1 $(GO) test ./e2e -count=1 -v -parallel 6 -timeout 60m
 DEMO        := cd $(RIG) && $(GO) run ./cmd/demo
 CONFORMANCE := cd $(RIG) && $(GO) run ./cmd/conformance
+MONITORING  := cd $(RIG) && MONITORING=1 $(GO) test . -run '^TestMonitoring$$' -count=1 -v -timeout 20m
 PODSTART    := cd $(RIG) && $(GO) run ./cmd/podstart
 
 # The modules that hold our own code; the others in test/tools pin other people's.
@@ -44,7 +45,7 @@ CLUSTER      ?= cri-proxy
 KIND_SH      := PROXY=$(CURDIR)/bin/cri-proxy KIND=$(KIND) CLUSTER=$(CLUSTER) BASE=$(BASE) CONFIG=$(CONFIG) bash configs/kind/kind.sh
 E2E_KIND     := cd $(RIG) && E2E_KIND=1 $(GO) test ./kind -count=1 -v -timeout 60m
 
-.PHONY: help build lint reference test unit integration e2e deps demo bench podstart conformance faults fuzz dist dist-deps clean kind-up kind-down e2e-kind
+.PHONY: help build lint reference test unit integration e2e deps demo bench podstart conformance faults monitoring fuzz dist dist-deps clean kind-up kind-down e2e-kind
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,7 +87,7 @@ test: unit ## run the unit tests and, as root on Linux, the integration tests
 unit: ## run the unit tests with the race detector
 	$(GO) test -race ./...
 	cd test/bench && $(GO) test -race ./...
-	cd test/tools/rulefmt && $(GO) test ./...
+	cd test/tools/prometheus && $(GO) test ./...
 
 integration: deps ## run the tests against real runtimes (root)
 	$(INTEGRATION)
@@ -141,6 +142,9 @@ faults: ## let backends and the proxy fail in every way, and renew docs/faults.m
 	  printf '| on | fault | what callers saw | what held | ok |\n|---|---|---|---|---|\n'; cat "$$FAULTS_TABLE"; \
 	  printf '\n'; sed -n '/^<!-- end/,$$p' docs/faults.md; } > bin/faults.md && mv bin/faults.md docs/faults.md; \
 	exit $$failed
+
+monitoring: deps ## run alerts, dashboard and docs/monitoring.md in a real Prometheus, which it builds (root)
+	$(MONITORING)
 
 fuzz: ## fuzz every parser for FUZZTIME each
 	@for package in $$($(GO) list ./...); do \

@@ -30,6 +30,8 @@ type Parts struct {
 
 	Kubernetes string // kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kubectl; "" until BuildCluster
 	Etcd       string // server; "" until BuildCluster
+
+	Prometheus string // prometheus, promtool; "" until BuildPrometheus
 }
 
 // tool is one module below test/tools and how its programs are built.

@@ -23,6 +23,8 @@ type Proxy struct {
 	Config string // path of the configuration file
 	Log    string // path of its log
 
+	Metrics string // host:port of its metrics; "" unless they were asked for
+
 	process process
 }
 
@@ -31,6 +33,7 @@ type ProxyOptions struct {
 	Name           string // unique in the rig, at most eight characters
 	DefaultHandler string
 	LogLevel       string // "" is debug
+	Metrics        bool   // have them on a port of the loopback interface, too
 	// Config is the rest of the configuration file: [backends.…] and
 	// [handlers.…]. The listeners, the state folder and the log are the rig's.
 	Config string
@@ -45,6 +48,13 @@ func (r *Rig) Proxy(ctx context.Context, options ProxyOptions) (*Proxy, error) {
 	p := &Proxy{
 		Socket: filepath.Join(dir, "p.sock"), Admin: filepath.Join(dir, "a.sock"), Config: filepath.Join(dir, "config.toml"),
 		Log: filepath.Join(r.Dir, options.Name+".log"),
+	}
+	if options.Metrics {
+		ports, err := freePorts(ctx, 1)
+		if err != nil {
+			return nil, err
+		}
+		p.Metrics = "127.0.0.1:" + ports[0]
 	}
 	p.process = process{
 		name: "cri-proxy " + options.Name, path: r.proxyBinary(),
@@ -61,11 +71,12 @@ dir = %q
 
 [admin]
 listen = %q
+metrics_listen = %q
 
 [log]
 level = %q
 
-`, options.DefaultHandler, p.Endpoint(), filepath.Join(dir, "state"), "unix://"+p.Admin, cmp.Or(options.LogLevel, "debug"))
+`, options.DefaultHandler, p.Endpoint(), filepath.Join(dir, "state"), "unix://"+p.Admin, p.Metrics, cmp.Or(options.LogLevel, "debug"))
 	if err := os.WriteFile(p.Config, []byte(config+options.Config), 0o600); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ type Rig struct {
 	proxies    []*Proxy
 	clusters   []*Cluster
 	registries []*registry // beside that of images
+	prometheus []*Prometheus
 	fronts     []*Front
 	secrets    []secret
 }
@@ -88,6 +89,9 @@ func (r *Rig) Close(ctx context.Context) error {
 	}
 	for _, proxy := range r.proxies {
 		problems = append(problems, proxy.Stop())
+	}
+	for _, prometheus := range r.prometheus {
+		problems = append(problems, prometheus.process.stop())
 	}
 	for _, cluster := range r.clusters { // An API server waits for those who watch it.
 		problems = append(problems, cluster.close())

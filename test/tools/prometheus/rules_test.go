@@ -1,6 +1,6 @@
-// Package rulefmt checks, with Prometheus' own parser, what configs/monitoring
+// Package prometheus checks, with Prometheus' own parser, what configs/monitoring
 // holds. It is a module of its own, so that Prometheus stays out of the others.
-package rulefmt
+package prometheus
 
 import (
 	"encoding/json"
