@@ -65,6 +65,48 @@ func scrapeOfEverything(t *testing.T) samples {
 	return got
 }
 
+// TestCountsBeginAtZero: Prometheus sees no increase from nothing to 1, so what
+// has not happened is counted too. A handler that a reload adds is like the others;
+// one that it could not add is not there.
+func TestCountsBeginAtZero(t *testing.T) {
+	t.Parallel()
+	p, _, _ := twoBackends(t)
+	added, _ := third(t)
+	counts := func() []float64 {
+		scraped := p.scrape()
+		var found []float64
+		for _, series := range []string{
+			`cri_proxy_pulls_total{handler="runc",result="failed"}`,
+			`cri_proxy_pulls_total{handler="third",result="failed"}`,
+			`cri_proxy_pulled_bytes_total{handler="third"}`,
+			`cri_proxy_hook_deliveries_total{event="PreStop",handler="runc",result="failed"}`,
+			`cri_proxy_hook_deliveries_total{event="PreStop",handler="third",result="failed"}`,
+		} {
+			value, ok := scraped[series]
+			if !ok {
+				value = -1
+			}
+			found = append(found, value)
+		}
+		return found
+	}
+	want := func(when string, want ...float64) {
+		t.Helper()
+		if diff := cmp.Diff(want, counts()); diff != "" {
+			t.Errorf("%s (-want +got, -1 is nothing):\n%s", when, diff)
+		}
+	}
+	want("at the start", 0, -1, -1, -1, -1)
+	if err := p.reloadText(p.config + added + "hooks = 1\n"); err == nil {
+		t.Error("a mistake was taken over")
+	}
+	want("after a reload that failed", 0, -1, -1, -1, -1)
+	if err := p.reloadText(p.config + added + "[handlers.third.hooks]\nallow_pod_hooks = true\n"); err != nil {
+		t.Fatal(err)
+	}
+	want("after the reload", 0, 0, 0, -1, 0)
+}
+
 // TestMetricsAreDocumented: the table of metrics has each one that the daemon
 // exports, with its labels, and no other.
 func TestMetricsAreDocumented(t *testing.T) {
