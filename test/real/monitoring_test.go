@@ -1,6 +1,7 @@
 package real_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -170,9 +171,16 @@ func testPromtool(ctx context.Context, t *testing.T, m *monitored) {
 		folder: {"check", "rules", "--lint=all", "--lint-fatal", "alerts.yaml"},
 		filepath.Join(m.Root, "test", "tools", "prometheus"): {"test", "rules", "alerts_test.yaml"},
 	} {
-		if err := m.Parts.Promtool(ctx, dir, arguments...); err != nil {
+		if err := m.Parts.Promtool(ctx, dir, nil, arguments...); err != nil {
 			t.Error(err)
 		}
+	}
+	metrics, err := m.proxy.AdminGet(ctx, "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Parts.Promtool(ctx, folder, bytes.NewReader(metrics), "check", "metrics"); err != nil {
+		t.Error(err)
 	}
 	for i, block := range documented(t, m.Root) {
 		// Beside the rules that it names.
@@ -181,7 +189,7 @@ func testPromtool(ctx context.Context, t *testing.T, m *monitored) {
 		if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(block.Text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Parts.Promtool(ctx, dir, "check", "config", "prometheus.yml"); err != nil {
+		if err := m.Parts.Promtool(ctx, dir, nil, "check", "config", "prometheus.yml"); err != nil {
 			t.Errorf("%s:%d: %v", block.File, block.Line, err)
 		}
 	}

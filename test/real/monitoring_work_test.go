@@ -140,7 +140,8 @@ func (m *monitored) reload(old, changed string) error {
 	return syscall.Kill(pid, syscall.SIGHUP)
 }
 
-// hang lets the second containerd hang for longer than a read may take.
+// hang lets the second containerd hang for longer than a read may take, while
+// callers wait for it.
 func (m *monitored) hang(ctx context.Context) error {
 	pid, err := pidOf(filepath.Join(filepath.Dir(m.beta.Socket), "config.toml"))
 	if err != nil {
@@ -149,8 +150,17 @@ func (m *monitored) hang(ctx context.Context) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err
 	}
+	const callers = 20
+	answered := make(chan error, callers)
+	for range callers {
+		go func() { answered <- m.lookAt(ctx, m.there) }()
+	}
 	pause(ctx, 4*time.Second)
-	return syscall.Kill(pid, syscall.SIGCONT)
+	err = syscall.Kill(pid, syscall.SIGCONT)
+	for range callers {
+		err = errors.Join(err, <-answered)
+	}
+	return err
 }
 
 // damage makes the proxy's state file something else.

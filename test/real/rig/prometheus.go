@@ -64,10 +64,11 @@ func (p *Prometheus) ready(ctx context.Context) error {
 	return errors.Join(err, answer.Body.Close())
 }
 
-// Promtool runs Prometheus' own checker in a folder. What it printed is in the error.
-func (p *Parts) Promtool(ctx context.Context, folder string, arguments ...string) error {
+// Promtool runs Prometheus' own checker in a folder, with an input if that is not
+// nil. What it printed is in the error.
+func (p *Parts) Promtool(ctx context.Context, folder string, input io.Reader, arguments ...string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(p.Prometheus, "promtool"), arguments...)
-	cmd.Dir = folder
+	cmd.Dir, cmd.Stdin = folder, input
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("promtool %s: %w\n%s", strings.Join(arguments, " "), err, bytes.TrimSpace(output))
 	}
