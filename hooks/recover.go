@@ -86,12 +86,12 @@ func (e *Engine) leftovers() []func(context.Context) {
 // that are gone.
 func (e *Engine) sweep(ctx context.Context) {
 	e.settle(e.old.records, journal.Moot, "nothing is left of the stop or start that it belonged to")
+	gone := map[string]bool{}
 	for _, c := range e.old.containers {
 		_, err := e.look(ctx, Container{ID: c.ID, Sandbox: c.Sandbox, Handler: c.Handler})
-		if status.Code(err) == codes.NotFound {
-			e.ForgetContainer(c.ID)
-		}
+		gone[c.ID] = status.Code(err) == codes.NotFound
 	}
+	e.forget(func(container, _ string) bool { return gone[container] })
 }
 
 // openRecords are the hooks of a stop that the last process has accepted and not
