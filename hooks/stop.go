@@ -120,7 +120,8 @@ func (e *Engine) Stop(ctx context.Context, c Container, timeout time.Duration) e
 func (e *Engine) stop(ctx context.Context, c Container, grace time.Duration, isOwn bool) error {
 	s, r, fresh := e.claim(c, grace, isOwn)
 	if fresh {
-		if err := e.spawn(ctx, func(ctx context.Context) { e.own(ctx, s) }); err != nil {
+		// Others may have joined: that this caller goes is not the end of the stop.
+		if err := e.spawn(context.WithoutCancel(ctx), func(ctx context.Context) { e.own(ctx, s) }); err != nil {
 			e.release(s, err)
 			return err
 		}
