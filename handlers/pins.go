@@ -20,12 +20,14 @@ func (r *Runtime) pin(pod routing.Pod, handler routing.Handler) error {
 	if pod.UID == "" {
 		return nil
 	}
-	if handler.Shared {
-		if err := r.Pins.Put(pod.Key(), handler.Name); err != nil {
-			return status.Errorf(codes.Internal, "the handler of pod %s cannot be kept on disk, its sandbox is not created: %v", pod.UID, err)
-		}
+	// The index knows more than this call's configuration: by a newer one another
+	// handler may mean the same runtime.
+	if !r.Index.Pin(pod, handler.Name) {
+		return nil
 	}
-	r.Index.Pin(pod, handler.Name)
+	if err := r.Pins.Put(pod.Key(), handler.Name); err != nil {
+		return status.Errorf(codes.Internal, "the handler of pod %s cannot be kept on disk, its sandbox is not created: %v", pod.UID, err)
+	}
 	return nil
 }
 
@@ -42,14 +44,10 @@ func (r *Runtime) unpinAfter(pod routing.Pod, err error) {
 }
 
 func (r *Runtime) unpin(pod routing.Pod) {
-	handler, ok := r.Index.Pinned(pod)
-	if !ok {
+	if _, ok := r.Index.Pinned(pod); !ok {
 		return
 	}
 	r.Index.Unpin(pod)
-	if h, err := r.Table.Find(handler); err == nil && !h.Shared {
-		return
-	}
 	// A pin too many costs a few bytes until the next start, which drops those
 	// of pods that are gone.
 	if err := r.Pins.Delete(pod.Key()); err != nil {

@@ -65,6 +65,9 @@ func (r *Runtime) start(ctx context.Context, call *rawcri.Call, p newPod) error 
 	r.dropOldPins(ctx)
 	_, retried := r.Index.Pinned(pod)
 	if err := r.pin(pod, handler); err != nil {
+		if !retried {
+			r.Index.Unpin(pod)
+		}
 		return err
 	}
 	answer, err := r.Backends.Invoke(ctx, call, b, frame)

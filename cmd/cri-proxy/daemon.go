@@ -80,6 +80,7 @@ func newDaemon(ctx context.Context, cfg *configs.Config, log *logrus.Entry) (_ *
 	}
 	catalog := rawcri.NewCatalog()
 	first := &generation{cfg: cfg, table: routing.NewTable(cfg)}
+	d.index.Keep(first.table)
 	o := backend.Options{Config: cfg, Catalog: catalog, Table: first.table, Index: d.index, Log: component(log, "backend")}
 	if first.backends, err = backend.New(o); err != nil {
 		return nil, err

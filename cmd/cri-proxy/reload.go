@@ -147,13 +147,14 @@ func (d *daemon) prepare(ctx context.Context, old, next *generation) (err error)
 	if problems := c.unreached(next.backends.Reach(ctx, old.backends)); len(problems) > 0 {
 		return problems
 	}
-	return c.keepHandlers(state.SandboxHandlers(d.store).Put)
+	return c.keepHandlers(state.SandboxHandlers(d.store).PutAll)
 }
 
 // replace makes next the newest generation. Nothing in it can fail.
 func (d *daemon) replace(ctx context.Context, old, next *generation) {
 	next.complete(old)
 	d.current.Store(next)
+	d.index.Keep(next.table) // What only the old one needed on disk it no longer does.
 	old.backends.Replace(next.backends)
 	old.images.Replace(next.images)
 	old.front.Replace(next.front)

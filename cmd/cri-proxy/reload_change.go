@@ -32,6 +32,7 @@ func (c change) problems() configs.Problems {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.old.cfg.Handlers)) {
 		found = append(found, c.moved(name)...)
+		found = append(found, c.unlisted(name)...)
 	}
 	return found.InFileOrder()
 }
@@ -85,12 +86,31 @@ func (c change) moved(name string) configs.Problems {
 	if err != nil || (now.Backend == before.Backend && now.Runtime == before.Runtime) {
 		return nil //nolint:nilerr // It is gone, and nothing of it is left.
 	}
-	pods := c.index.Sandboxes(func(s routing.Sandbox) bool { return s.Handler == name })
-	if len(pods) == 0 {
-		return nil
+	was := fmt.Sprintf("was runtime %q of backend %q and ", before.Runtime, before.Backend)
+	if pods := c.index.Sandboxes(func(s routing.Sandbox) bool { return s.Handler == name }); len(pods) > 0 {
+		why := was + "has " + podsIn(pods) + "; remove them first, or give the new handler another name"
+		return configs.Problems{c.next.cfg.Problem(why, "handlers", name)}
+	}
+	if n := c.old.backends.Get(before.Backend).Creating(); n > 0 {
+		why := fmt.Sprintf("%spod sandboxes are being made there (%d), which may be its own; reload again later", was, n)
+		return configs.Problems{c.next.cfg.Problem(why, "handlers", name)}
+	}
+	return nil
+}
+
+// unlisted returns why a handler cannot share its runtime from now on: which pods
+// are its own is known as long as it does not, and its backend was never asked.
+func (c change) unlisted(name string) configs.Problems {
+	before, err := c.old.table.Find(name)
+	if err != nil || before.Shared {
+		return nil //nolint:nilerr // The table is made of these names.
+	}
+	now, err := c.next.table.Find(name)
+	if err != nil || !now.Shared || c.old.backends.Get(before.Backend).State().Listed {
+		return nil //nolint:nilerr // It is gone, and nothing of it is left.
 	}
 	return configs.Problems{c.next.cfg.Problem(fmt.Sprintf(
-		"was runtime %q of backend %q and has %s; remove them first, or give the new handler another name", before.Runtime, before.Backend, podsIn(pods)), "handlers", name)}
+		"shares the runtime %q with another handler by now, but backend %q was not reached yet, and afterwards nobody knows whose its pods are; reload when it is up", now.Runtime, now.Backend), "handlers", name)}
 }
 
 // unreached returns what is wrong with backends that are new and do not answer:
@@ -104,16 +124,17 @@ func (c change) unreached(failed map[string]error) configs.Problems {
 }
 
 // keepHandlers puts the handlers of pods on disk whose backend can no longer
-// tell them, since another handler means the same runtime by now.
-func (c change) keepHandlers(put func(pod, handler string) error) error {
-	shared := func(s routing.Sandbox) bool {
-		now, err := c.next.table.Find(s.Handler)
-		return s.Handler != "" && err == nil && now.Shared && s.Pod.UID != ""
+// tell them, since another handler means the same runtime by now: of those that
+// are there, and of those that are being made. One that is begun later keeps its
+// own, also if it began in the old generation.
+func (c change) keepHandlers(put func(handlers map[string]string) error) error {
+	handlers := map[string]string{}
+	for pod, handler := range c.index.Keep(c.old.table, c.next.table) {
+		handlers[pod.Key()] = handler
 	}
-	for _, s := range c.index.Sandboxes(shared) {
-		if err := put(s.Pod.Key(), s.Handler); err != nil {
-			return fmt.Errorf("keep the handlers of running pods: %w", err)
-		}
+	if err := put(handlers); err != nil {
+		c.index.Keep(c.old.table)
+		return fmt.Errorf("keep the handlers of running pods: %w", err)
 	}
 	return nil
 }

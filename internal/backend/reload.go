@@ -151,6 +151,13 @@ func (b *Backend) EndCreate() {
 	b.creating--
 }
 
+// Creating returns how many pod sandboxes are being made.
+func (b *Backend) Creating() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.creating
+}
+
 // Retire refuses further pod sandboxes and returns how many are being made.
 func (b *Backend) Retire() (creating int) {
 	b.mu.Lock()

@@ -65,6 +65,7 @@ type Index struct {
 	containers map[string]entry[Container]
 	pods       map[Pod]string    // → sandbox id.
 	pins       map[Pod]pin       // From before the create on.
+	kept       map[string]bool   // Handlers whose pins are to be on disk.
 	removed    map[string]uint64 // Ids removed while a list is on its way.
 	rebuilds   map[*Rebuild]bool // The lists on their way.
 }

@@ -3,6 +3,7 @@ package routing
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -52,6 +53,19 @@ runtime = "kata-qemu"
 		if got, err := x.Resolve(name); err != nil || got != want {
 			t.Errorf("Resolve(%q) = %+v, %v, want %+v", name, got, err, want)
 		}
+	}
+	// One that drains is told apart by its pins, not by a name that means another.
+	cfg := configs.Config{DefaultHandler: "new", Handlers: map[string]configs.Handler{
+		"new": {Backend: "a", Runtime: new("runc")}, "old": {Backend: "a", Runtime: new("runc")}, "alone": {Backend: "a"},
+	}}
+	drained := NewTable(&cfg, "old", "alone")
+	for name, want := range map[string]bool{"new": false, "old": true, "alone": false} {
+		if h, err := drained.Find(name); err != nil || h.Shared != want || h.Draining != (name != "new") {
+			t.Errorf("%+v, %v, want it shared: %t", h, err, want)
+		}
+	}
+	if got, _ := drained.Public("a", []byte("runc")); got != "new" {
+		t.Errorf("the runtime means %s", got)
 	}
 	_, err := x.Resolve("gvisor")
 	var unknown *UnknownHandlerError
@@ -271,5 +285,40 @@ func TestIndexContainer(t *testing.T) {
 		if _, handler, ok := x.Container([]byte(id)); handler != "" || ok {
 			t.Errorf("container %q: handler %q, %v, want it not known", id, handler, ok)
 		}
+	}
+}
+
+// TestKeep: from then on that several handlers may mean one runtime all of their
+// pods are told by pins, those that are there and those that come.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	alone := table(t, "[handlers.runc]\nbackend = \"a\"\n[handlers.kata]\nbackend = \"b\"")
+	shared := table(t, "[handlers.runc]\nbackend = \"a\"\n[handlers.fast]\nbackend = \"a\"\nruntime = \"runc\"\n[handlers.kata]\nbackend = \"b\"")
+	pod := func(name string) Pod { return Pod{Name: name, UID: name} }
+	x := NewIndex()
+	if keep := x.Keep(alone); len(keep) > 0 {
+		t.Errorf("no runtime is shared, and to be kept are %v", keep)
+	}
+	x.PutSandbox(Sandbox{ID: "listed", Backend: "a", Handler: "runc", Pod: pod("listed")})
+	x.PutSandbox(Sandbox{ID: "other", Backend: "b", Handler: "kata", Pod: pod("other")})
+	x.PutSandbox(Sandbox{ID: "no pod", Backend: "a", Handler: "runc"})
+	if x.Pin(pod("made"), "runc") || x.Pin(pod("made on b"), "kata") {
+		t.Error("no runtime is shared, and a pin is to be on disk")
+	}
+	want := map[Pod]string{pod("listed"): "runc", pod("made"): "runc"}
+	if keep := x.Keep(alone, shared); !maps.Equal(keep, want) {
+		t.Errorf("to be kept are %v, want %v", keep, want)
+	}
+	for _, p := range []Pod{pod("listed"), pod("made")} {
+		if handler, ok := x.Pinned(p); !ok || handler != "runc" {
+			t.Errorf("%s is pinned to %q, %v", p.Name, handler, ok)
+		}
+	}
+	if !x.Pin(pod("late"), "runc") || !x.Pin(pod("new"), "fast") || x.Pin(pod("late on b"), "kata") {
+		t.Error("the pins of runc and fast are to be on disk, and that of kata is not")
+	}
+	x.Keep(alone)
+	if x.Pin(pod("later"), "runc") {
+		t.Error("no runtime is shared any more, and a pin is to be on disk")
 	}
 }

@@ -15,7 +15,9 @@ type Handler struct {
 	Backend string
 	Runtime string // The backend's name for it; "" is the backend's default.
 	// Shared: another handler means the same runtime of the same backend, so
-	// that the backend cannot tell the two apart.
+	// that no list tells which of the two a sandbox has. Of a handler that drains
+	// and the one that has its runtime now, only the former is: the runtime's name
+	// means the latter.
 	Shared bool
 	// Draining: the configuration no longer has it. What is there of it is known
 	// by its name, and nothing new begins.
@@ -78,16 +80,16 @@ func handlerOf(cfg *configs.Config, name string) Handler {
 // another handler stands for keeps that one's name.
 func (t *Table) addDraining(h Handler) {
 	h.Draining = true
-	t.handlers[h.Name] = h
 	if t.public[h.Backend] == nil {
 		t.public[h.Backend] = map[string]string{}
 	}
-	if _, taken := t.public[h.Backend][h.Runtime]; taken || h.Name != h.Runtime {
-		t.renames[h.Backend] = true
-	}
-	if _, taken := t.public[h.Backend][h.Runtime]; !taken {
+	if _, h.Shared = t.public[h.Backend][h.Runtime]; !h.Shared {
 		t.public[h.Backend][h.Runtime] = h.Name
 	}
+	if h.Shared || h.Name != h.Runtime {
+		t.renames[h.Backend] = true
+	}
+	t.handlers[h.Name] = h
 }
 
 func (t *Table) add(h Handler) {

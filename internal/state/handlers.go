@@ -19,7 +19,12 @@ func handlersBucket() []byte { return []byte("sandbox-handlers") }
 // Put remembers the handler of a sandbox. It is on disk when Put returns nil. A
 // pair that is already there costs no write.
 func (h Handlers) Put(key, handler string) error {
-	known, err := h.has(key, handler)
+	return h.PutAll(map[string]string{key: handler})
+}
+
+// PutAll remembers the handlers of sandboxes, all of them in one commit, as Put does.
+func (h Handlers) PutAll(pairs map[string]string) error {
+	known, err := h.has(pairs)
 	if err != nil || known {
 		return err
 	}
@@ -28,15 +33,26 @@ func (h Handlers) Put(key, handler string) error {
 		if err != nil {
 			return err
 		}
-		return b.Put([]byte(key), []byte(handler))
+		for key, handler := range pairs {
+			if err := b.Put([]byte(key), []byte(handler)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
-func (h Handlers) has(key, handler string) (known bool, err error) {
+// has reports whether all of the pairs are there.
+func (h Handlers) has(pairs map[string]string) (known bool, err error) {
 	err = h.store.View(func(tx *bolt.Tx) error {
-		if b := tx.Bucket(handlersBucket()); b != nil {
-			v := b.Get([]byte(key))
-			known = v != nil && string(v) == handler
+		known = true
+		b := tx.Bucket(handlersBucket())
+		for key, handler := range pairs {
+			var v []byte
+			if b != nil {
+				v = b.Get([]byte(key))
+			}
+			known = known && v != nil && string(v) == handler
 		}
 		return nil
 	})

@@ -67,9 +67,13 @@ func TestHandlersWriteOnlyChanges(t *testing.T) {
 		{"put the same", func() error { return h.Put("a/0", "runc") }, 1},
 		{"put an empty handler", func() error { return h.Put("b/0", "") }, 2},
 		{"put the same empty handler", func() error { return h.Put("b/0", "") }, 2},
-		{"delete what is not there", func() error { return h.Delete("c/0") }, 2},
-		{"delete nothing", func() error { return h.Delete() }, 2},
-		{"delete several", func() error { return h.Delete("a/0", "b/0", "c/0") }, 3},
+		{"put several", func() error { return h.PutAll(map[string]string{"a/0": "runc", "c/0": "kata", "d/0": "kata"}) }, 3},
+		{"put several that are there", func() error { return h.PutAll(map[string]string{"a/0": "runc", "d/0": "kata"}) }, 3},
+		{"put none", func() error { return h.PutAll(nil) }, 3},
+		{"delete two of them", func() error { return h.Delete("c/0", "d/0") }, 4},
+		{"delete what is not there", func() error { return h.Delete("c/0") }, 4},
+		{"delete nothing", func() error { return h.Delete() }, 4},
+		{"delete several", func() error { return h.Delete("a/0", "b/0", "c/0") }, 5},
 	}
 	for _, s := range steps {
 		if err := s.do(); err != nil || commits != s.want {
