@@ -65,8 +65,14 @@ func TestReloadWaitsForCreates(t *testing.T) {
 	if _, err := gamma.WaitCalls(t.Context(), "RunPodSandbox", 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.reload(); err == nil || !strings.Contains(err.Error(), "backends.gamma: was removed, but pod sandboxes are being made on it (1); reload again later") {
-		t.Errorf("reloaded: %v", err)
+	// Also one that has had other settings since.
+	for _, keys := range []string{`list_timeout = "2s"`, `when_down = "fail"`, `last_known_ttl = "1m"`} {
+		if err := p.reloadText(p.config + strings.Replace(added, `list_timeout = "1s"`, keys, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.reload(); err == nil || !strings.Contains(err.Error(), "backends.gamma: was removed, but pod sandboxes are being made on it (1); reload again later") {
+			t.Errorf("reloaded after %s: %v", keys, err)
+		}
 	}
 	close(hold)
 	if err := <-made; err != nil {
