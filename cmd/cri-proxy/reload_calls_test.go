@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,5 +170,32 @@ func TestReloadOneToTwo(t *testing.T) {
 	}
 	if ids, err := unarySandboxes(ctx, p.runtime); err != nil || len(ids) != 1 {
 		t.Errorf("listed %v, %v", ids, err)
+	}
+}
+
+// TestReloadKnowsPodsOfTheOnlyBackend: one that goes away right after another one
+// was added beside it has its pods shown as those of any backend, though nobody
+// needed its lists before.
+func TestReloadKnowsPodsOfTheOnlyBackend(t *testing.T) {
+	t.Parallel()
+	p, alpha := hooked(t, "")
+	added, _ := third(t)
+	var want []string
+	for _, pod := range []string{"first", "second"} { // It is alone again in between.
+		sandbox := p.run(pod, "runc")
+		want = append(want, sandbox, p.create(sandbox, pod, "c"))
+		if err := p.reloadText(p.config + added); err != nil {
+			t.Fatal(err)
+		}
+		alpha.Stop()
+		got, err := objectsOf(t.Context(), p.runtime, false)
+		if err != nil || !slices.Equal(got, sorted(want...)) {
+			t.Errorf("listed %v (%v), want what was there: %v", got, err, sorted(want...))
+		}
+		alpha.Restart()
+		eventually(t, "alpha is up", p.daemon.backends().Get("alpha").Up)
+		if err := p.reload(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

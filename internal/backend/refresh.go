@@ -151,6 +151,27 @@ func (b *Backend) stream(ctx context.Context, unary string, into proto.Message) 
 	}
 }
 
+// takeLists makes what a backend has now its last known lists. Without an answer
+// there are none before its next list.
+func (s *Set) takeLists(ctx context.Context, b *Backend) {
+	if !b.Up() {
+		return // It is listed when it is up again.
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.Config.ListTimeout.Duration)
+	defer cancel()
+	sandboxes := s.relist(b, "ListPodSandbox", &b.Sandboxes)
+	containers := s.relist(b, "ListContainers", &b.Containers)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return sandboxes.fetch(ctx, &runtimeapi.ListPodSandboxResponse{}) })
+	g.Go(func() error { return containers.fetch(ctx, &runtimeapi.ListContainersResponse{}) })
+	err := g.Wait()
+	sandboxes.end(err == nil)
+	containers.end(err == nil)
+	if err != nil {
+		s.Log.WithField("backend", b.Name).WithError(err).Warn("a backend does not tell its pods: should it go away before the next list, they are not shown")
+	}
+}
+
 func (l *relist) end(keep bool) {
 	if !keep || l.frame == nil {
 		l.frame.Free()

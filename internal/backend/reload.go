@@ -87,7 +87,8 @@ func (s *Set) Missing(in *Set) []*Backend {
 
 // Reach lists the backends that are in this set and not yet in the one before,
 // side by side, so that their ids are known before the first call. It returns why
-// some did not answer, by name.
+// some did not answer, by name. Of one that was alone before, and of which nobody
+// kept a list, the lists are taken too, for when it is away.
 func (s *Set) Reach(ctx context.Context, before *Set) map[string]error {
 	added := s.Missing(before)
 	var wg sync.WaitGroup
@@ -101,7 +102,20 @@ func (s *Set) Reach(ctx context.Context, before *Set) map[string]error {
 			failed[b.Name] = state.Err
 		}
 	}
+	if b := s.joined(before); b != nil && len(failed) == 0 {
+		s.takeLists(ctx, b)
+	}
 	return failed
+}
+
+// joined returns the backend that was alone before and is one of several now; nil
+// when there is none.
+func (s *Set) joined(before *Set) *Backend {
+	b := s.byName[before.Default().Name]
+	if !before.Single() || s.Single() || b == nil || b.upstream != before.Default().upstream {
+		return nil
+	}
+	return b
 }
 
 // Replace hands over to next, which Next has returned: it is watched from now on.
