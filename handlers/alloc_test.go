@@ -26,6 +26,7 @@ import (
 // told apart from what the test and the runtimes behind it do.
 type measured struct {
 	t     *testing.T
+	pid   int
 	admin *http.Client
 	conn  *grpc.ClientConn
 }
@@ -54,8 +55,7 @@ func startMeasured(t *testing.T, program string, pods int) *measured {
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	startProgram(t, program, config)
-	m := &measured{t: t, admin: adminClient(t, dir+"/a")}
+	m := &measured{t: t, pid: startProgram(t, program, config), admin: adminClient(t, dir+"/a")}
 	if m.conn, err = rawcri.Dial(dir + "/s"); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func startMeasured(t *testing.T, program string, pods int) *measured {
 	return m
 }
 
-func startProgram(t *testing.T, program, config string) {
+func startProgram(t *testing.T, program, config string) (pid int) {
 	t.Helper()
 	log := &strings.Builder{}
 	cmd := exec.Command(program, "run", "--config", config) //nolint:noctx // The clean-up ends it; the test's context would kill it.
@@ -84,6 +84,7 @@ func startProgram(t *testing.T, program, config string) {
 			t.Errorf("cri-proxy: %v\n%s", err, log)
 		}
 	})
+	return cmd.Process.Pid
 }
 
 func adminClient(t *testing.T, socket string) *http.Client {
@@ -155,15 +156,55 @@ func (m *measured) perCall(method string) (allocations float64, size int) {
 	return allocations, size
 }
 
-// TestListsAllocateNothingPerContainer holds the promise that a list is never
-// decoded on its way through the proxy, however many backends it is made of.
-func TestListsAllocateNothingPerContainer(t *testing.T) {
-	t.Parallel()
+func buildProgram(t *testing.T) string {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "cri-proxy")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../cmd/cri-proxy")
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build cri-proxy: %v\n%s", err, output)
 	}
+	return program
+}
+
+// writes reads how often the proxy has written so far.
+func (m *measured) writes() float64 {
+	m.t.Helper()
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", m.pid))
+	if err != nil {
+		m.t.Skipf("left out: Linux counts the system calls: %v", err)
+	}
+	_, after, _ := strings.Cut(string(content), "syscw: ")
+	line, _, _ := strings.Cut(after, "\n")
+	n, err := strconv.ParseFloat(line, 64)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return n
+}
+
+// TestListsAreWrittenAtOnce holds that the list of a hundred containers goes to
+// the caller in one system call, beside the four of what else a call over two
+// backends has to write.
+func TestListsAreWrittenAtOnce(t *testing.T) {
+	t.Parallel()
+	const pods, calls, most = 20, 200, 6
+	m := startMeasured(t, buildProgram(t), pods)
+	before := m.writes()
+	for range calls {
+		m.list("ListContainers")
+	}
+	perCall := (m.writes() - before) / calls
+	t.Logf("%.2f writes for each call", perCall)
+	if perCall > most {
+		t.Errorf("a list of 100 containers takes %.2f writes, want at most %d", perCall, most)
+	}
+}
+
+// TestListsAllocateNothingPerContainer holds the promise that a list is never
+// decoded on its way through the proxy, however many backends it is made of.
+func TestListsAllocateNothingPerContainer(t *testing.T) {
+	t.Parallel()
+	program := buildProgram(t)
 	const (
 		few, many = 20, 1000 // pods; five times as many containers
 		// What the buffers of a message of five megabytes may cost more than those of

@@ -30,6 +30,7 @@ func Dial(path string, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),
+		grpc.WithReadBufferSize(bufferSize),
 		grpc.WithStaticStreamWindowSize(windowSize),
 		grpc.WithStaticConnWindowSize(windowSize),
 	}, extra...)...)
