@@ -145,8 +145,8 @@ func (m *monitored) writeServices() error {
 	return os.WriteFile(m.services, []byte(services), 0o600)
 }
 
-// documented are the configurations of Prometheus in the document.
-func documented(t *testing.T, root string) []rig.Block {
+// prometheusBlocks are the configurations of Prometheus in the document.
+func prometheusBlocks(t *testing.T, root string) []rig.Block {
 	t.Helper()
 	all, err := rig.Blocks(root)
 	if err != nil {
@@ -182,7 +182,7 @@ func testPromtool(ctx context.Context, t *testing.T, m *monitored) {
 	if err := m.Parts.Promtool(ctx, folder, bytes.NewReader(metrics), "check", "metrics"); err != nil {
 		t.Error(err)
 	}
-	for i, block := range documented(t, m.Root) {
+	for i, block := range prometheusBlocks(t, m.Root) {
 		// Beside the rules that it names.
 		dir := filepath.Join(m.Dir, fmt.Sprintf("documented%d", i))
 		copyRules(t, m.Root, dir)
@@ -246,7 +246,7 @@ func (m *monitored) scrape(ctx context.Context, t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, shortRules), []byte(shortened(rules)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	config := "global: {scrape_interval: 500ms, evaluation_interval: 500ms}\n" + documented(t, m.Root)[0].Text
+	config := "global: {scrape_interval: 500ms, evaluation_interval: 500ms}\n" + prometheusBlocks(t, m.Root)[0].Text
 	for old, own := range map[string]string{
 		`targets: \[.*\]`:              fmt.Sprintf("targets: [%q]", m.proxy.Metrics),
 		`rule_files: \[alerts\.yaml\]`: "rule_files: [alerts.yaml, " + shortRules + "]",
