@@ -39,6 +39,17 @@ func Parse(name string, data []byte) (*Config, error) {
 	return &c, nil
 }
 
+// AdminListen is the admin.listen of a file that [Load] may refuse, and the default's if that cannot be told: a daemon that
+// runs on an earlier text of the file is asked there what is wrong with this one.
+func AdminListen(name string) string {
+	c := base()
+	data, err := os.ReadFile(name)
+	if err != nil || toml.Unmarshal(data, &struct{ Admin *Admin }{&c.Admin}) != nil || c.Admin.Listen == "" {
+		return Default().Admin.Listen
+	}
+	return c.Admin.Listen
+}
+
 // checkRedefinitions reports keys and tables that are defined twice. go-toml stops at the first one, so that is cut out and the
 // rest decoded again; a target without fields makes this all that it can find.
 func (d *document) checkRedefinitions() Problems {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -209,19 +210,24 @@ func askAdmin(ctx context.Context, f *flags, path string) ([]byte, error) {
 
 // adminSocket returns where the running proxy can be asked.
 func adminSocket(f *flags) (string, error) {
-	endpoint := f.admin
-	if endpoint == "" {
-		cfg, err := readConfig(f.config)
+	if f.admin != "" {
+		socketPath, err := configs.SocketPath(f.admin)
 		if err != nil {
-			return "", fmt.Errorf("the admin socket is not known, so name it by --admin: %w", err)
+			return "", &usageError{fmt.Errorf("--admin: %w", err)}
 		}
-		endpoint = cfg.Admin.Listen
+		return socketPath, nil
 	}
-	socketPath, err := configs.SocketPath(endpoint)
-	if err != nil {
-		return "", &usageError{fmt.Errorf("--admin: %w", err)}
+	cfg, err := readConfig(f.config)
+	if err == nil {
+		return configs.SocketPath(cfg.Admin.Listen)
 	}
-	return socketPath, nil
+	// A proxy that has refused to reload this file runs on, and tells why.
+	if running, unknown := configs.SocketPath(configs.AdminListen(f.config)); unknown == nil {
+		if _, gone := os.Stat(running); gone == nil {
+			return running, nil
+		}
+	}
+	return "", fmt.Errorf("the admin socket is not known, so name it by --admin: %w", err)
 }
 
 // addAdmin adds --admin to a command, and to those below it.
