@@ -56,7 +56,7 @@ func newUninstall(f *flags) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.Config, o.Out = f.config, c.OutOrStdout()
 			if dryRun {
-				diff, err := install.UninstallDiff(o)
+				diff, err := install.UninstallDiff(c.Context(), o)
 				_, printErr := fmt.Fprint(c.OutOrStdout(), diff)
 				return errors.Join(err, printErr)
 			}

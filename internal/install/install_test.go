@@ -294,7 +294,7 @@ func TestDiff(t *testing.T) {
 	if err := n.plan().Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	shown, err := UninstallDiff(n.o)
+	shown, err := UninstallDiff(t.Context(), n.o)
 	if err != nil || !strings.Contains(shown, "+containerRuntimeEndpoint: \"unix:///run/containerd/containerd.sock\"  # the node's\n") ||
 		!strings.Contains(shown, "--- /etc/cri-proxy/config.toml\n+++ /dev/null\n") || !strings.Contains(shown, "run: systemctl disable") {
 		t.Errorf("uninstall shows, with the error %v,\n%s", err, shown)

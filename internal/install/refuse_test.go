@@ -43,6 +43,9 @@ func TestUninstallRefuses(t *testing.T) {
 			if err := Uninstall(t.Context(), n.o); err == nil || !strings.Contains(err.Error(), tt.why) {
 				t.Fatalf("got the error %v", err)
 			}
+			if _, err := UninstallDiff(t.Context(), n.o); err == nil || !strings.Contains(err.Error(), tt.why) {
+				t.Errorf("a dry run has the error %v", err)
+			}
 			if diff := cmp.Diff(before, n.tree()); diff != "" {
 				t.Errorf("a refusal changed the node (-before +after):\n%s", diff)
 			}

@@ -117,8 +117,8 @@ func (o Options) checkLeaving(ctx context.Context, m *manifest) error {
 	return nil
 }
 
-// UninstallDiff is what Uninstall would do, as text.
-func UninstallDiff(o Options) (string, error) {
+// UninstallDiff is what Uninstall would do, as text, or would do if it did not refuse.
+func UninstallDiff(ctx context.Context, o Options) (string, error) {
 	o = o.withDefaults()
 	m, err := o.load()
 	if err != nil {
@@ -139,7 +139,10 @@ func UninstallDiff(o Options) (string, error) {
 		}
 		c.before, c.after = now, c.before
 	}
-	return p.undoDiff(), nil
+	if !o.Force {
+		err = o.checkLeaving(ctx, m)
+	}
+	return p.undoDiff(), err
 }
 
 // undoDiff shows the files of the plan, whose texts are now and then, and the commands.
