@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -270,6 +271,25 @@ func TestExistingConfiguration(t *testing.T) {
 	if diff := cmp.Diff(before, n.tree()); diff != "" {
 		t.Errorf("the node before and after (-before +after):\n%s", diff)
 	}
+}
+
+// TestSocketDirectory: what systemd makes for the sockets goes with them.
+func TestSocketDirectory(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.write("/etc/cri-proxy/config.toml", madeConfig+"[server]\nlisten = \"/run/other/cri-proxy.sock\"\n[admin]\nlisten = \"/run/admin/admin.sock\"\n", 0o640)
+	n.o.Failpoint = func(step string) error {
+		if step != "systemctl restart cri-proxy.service" {
+			return nil
+		}
+		for _, dir := range []string{"/run/other", "/run/admin"} {
+			if err := os.Mkdir(n.o.path(dir), 0o755); err != nil {
+				return err
+			}
+		}
+		return errors.New("planted")
+	}
+	n.failsAndIsUndone(t.Context(), "planted")
 }
 
 // TestDiff: a dry run shows every change and makes none.

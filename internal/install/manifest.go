@@ -33,7 +33,7 @@ func (o Options) dir() string { return filepath.Join(o.StateDir, "install") }
 
 // save writes the backups, and then the manifest that names them.
 func (o Options) save(m *manifest) error {
-	m.Dirs = o.missing(o.dir())
+	m.Dirs = append(m.Dirs, o.missing(o.dir())...)
 	for _, c := range m.Files {
 		m.Dirs = append(m.Dirs, o.missing(filepath.Dir(c.Path))...)
 	}

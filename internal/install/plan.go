@@ -55,6 +55,7 @@ func NewPlan(ctx context.Context, o Options) (*Plan, error) {
 	for _, add := range []func() error{
 		func() error { return p.addConfig(ctx) },
 		p.addUnits,
+		p.addSocketDirs,
 		func() error { return p.addKubelet(settings) },
 	} {
 		if err := add(); err != nil {
@@ -136,6 +137,18 @@ func (p *Plan) addUnits() error {
 	socket := replaceLine(configs.SocketUnit(), "ListenStream=", path)
 	socket = replaceLine(socket, "SocketMode=", string(mode))
 	return errors.Join(p.addUnit(serviceName, service), p.addUnit(socketName, socket))
+}
+
+// addSocketDirs: systemd makes the sockets' directories, and leaves them behind.
+func (p *Plan) addSocketDirs() error {
+	for _, endpoint := range []string{p.cfg.Server.Listen, p.cfg.Admin.Listen} {
+		path, err := configs.SocketPath(endpoint)
+		if err != nil {
+			return err
+		}
+		p.m.Dirs = append(p.m.Dirs, p.o.missing(filepath.Dir(path))...)
+	}
+	return nil
 }
 
 func replaceLine(text []byte, key, value string) []byte {

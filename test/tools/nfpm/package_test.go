@@ -153,6 +153,9 @@ func TestDist(t *testing.T) {
 		n.validates()
 		n.write("/etc/cri-proxy/config.toml", "version = 1\n")
 		n.write("/var/lib/cri-proxy/state.db", "")
+		if err := os.MkdirAll(filepath.Join(n.root, "run/cri-proxy"), 0o755); err != nil { // As systemd makes it.
+			n.Fatal(err)
+		}
 		n.mustRun(n.remove)
 		kept := []string{"/etc/cri-proxy", "/etc/cri-proxy/config.toml", "/var/lib/cri-proxy", "/var/lib/cri-proxy/state.db"}
 		if left := slices.Sorted(maps.Keys(n.files())); !slices.Equal(left, kept) {
