@@ -21,7 +21,8 @@ type Cluster struct {
 
 	root  string
 	parts rig.Parts
-	kind  string // path of the program that "make" has built
+	kind  string   // path of the program that "make" has built
+	nodes []string // that there are
 }
 
 // Control is the first node, and the container that it is.
@@ -66,6 +67,7 @@ func patch(text string) string {
 // Up is "make kind-up" on the base image. What it prints goes to the writer too.
 func (d *Docker) Up(ctx context.Context, root string, parts rig.Parts, name string, progress io.Writer) (*Cluster, error) {
 	c := &Cluster{Docker: d, Name: name, root: root, parts: parts}
+	c.nodes = []string{c.Control(), c.Worker()}
 	config, err := c.config()
 	if err != nil {
 		return nil, err
@@ -108,6 +110,17 @@ func (c *Cluster) Kubectl(ctx context.Context, input io.Reader, arguments ...str
 	return output(c.Command(ctx, filepath.Join(c.parts.Kubernetes, "kubectl"), arguments...), input)
 }
 
+// User is a script of a user's in the repository, with the kind, kubectl and
+// docker of this cluster. It ends at the first command that fails. What it prints
+// is returned, both outputs in one.
+func (c *Cluster) User(ctx context.Context, script string) (string, error) {
+	cmd := c.Command(ctx, "bash", "-e", "-u", "-c", script)
+	cmd.Dir = c.root
+	cmd.Env = append(cmd.Env, "PATH="+filepath.Dir(c.kind)+":"+c.parts.Kubernetes+":"+os.Getenv("PATH"))
+	text, err := cmd.CombinedOutput()
+	return string(text), err
+}
+
 // On is a command in a node.
 func (c *Cluster) On(ctx context.Context, node string, arguments ...string) (string, error) {
 	return c.Run(ctx, nil, append([]string{"exec", node}, arguments...)...)
@@ -115,7 +128,7 @@ func (c *Cluster) On(ctx context.Context, node string, arguments ...string) (str
 
 // Logs writes what the nodes' units have logged last, for the reader of a failure.
 func (c *Cluster) Logs(ctx context.Context, w io.Writer) {
-	for _, node := range []string{c.Control(), c.Worker()} {
+	for _, node := range c.nodes {
 		for _, unit := range []string{"cri-proxy", "kubelet", "containerd", "containerd-second"} {
 			text, err := c.On(ctx, node, "journalctl", "--no-pager", "--lines", "40", "--unit", unit)
 			fmt.Fprintf(w, "--- %s on %s: %v\n%s", unit, node, err, text)

@@ -29,14 +29,16 @@ func handlers() []string { return []string{runc, crun, second} }
 // patience is for what takes seconds on a machine that has nothing else to do.
 const patience = 3 * time.Minute
 
-// appImage is test/real/images/app. It is in no registry.
-const appImage = "cri-proxy.test/app:v1"
+// appImage is test/real/images/app, by the name that docs/kind.md has. It is in no registry.
+const appImage = "app:v1"
 
 // cluster is what all parts share.
 type cluster struct {
 	*kind.Cluster
 
 	root string
+	page []rig.Block  // commands of docs/kind.md
+	read map[int]bool // those that were executed
 }
 
 func (c *cluster) nodes() []string { return []string{c.Control(), c.Worker()} }

@@ -14,18 +14,14 @@ func testLoad(ctx context.Context, t *testing.T, c *cluster) {
 	if err := c.ProgramImage(ctx, c.root, appImage, "app", "/bin/serve"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Load(ctx, appImage); err != nil {
-		t.Fatal(err)
-	}
+	c.as(ctx, t, "kind load docker-image")
 	for _, handler := range handlers() {
 		c.apply(ctx, t, `{apiVersion: v1, kind: Pod, metadata: {name: loaded-{{.}}}, spec: {runtimeClassName: {{.}},
 		  terminationGracePeriodSeconds: 1, containers: [{name: app, image: "`+appImage+`", imagePullPolicy: Never}]}}`, handler)
 	}
 	c.ready(ctx, t, "pod/loaded-"+runc, "pod/loaded-"+crun)
 	c.event(ctx, t, "loaded-"+second, "ErrImageNeverPull", appImage)
-	for _, node := range c.nodes() {
-		c.on(ctx, t, node, "cri-proxy", "images", "copy", "--from", runc, "--to", second, appImage)
-	}
+	c.as(ctx, t, "cri-proxy images copy")
 	c.ready(ctx, t, "pod/loaded-"+second)
 	c.kubectl(ctx, t, "delete", "pod", "loaded-"+runc, "loaded-"+crun, "loaded-"+second)
 }

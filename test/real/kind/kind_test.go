@@ -13,14 +13,29 @@ import (
 	"github.com/cri-proxy/cri-proxy/test/real/rig"
 )
 
-// TestKind is one test with many parts, so that the cluster is made once.
+// TestKind is one test with many parts, so that the daemon and the base image
+// are made once.
 func TestKind(t *testing.T) { //nolint:paralleltest // It has the machine for itself.
 	if os.Getenv("E2E_KIND") == "" {
 		t.Skip("LEFT OUT: a kind cluster; it builds Kubernetes and a node image: sudo make e2e-kind")
 	}
 	ctx := interruptible(t)
-	c := newCluster(ctx, t)
-	for _, part := range parts() { //nolint:paralleltest // Some parts take a node away from all others.
+	docker, root, made := newDocker(ctx, t)
+	if err := docker.BuildBase(ctx, made, root, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	for name, run := range map[string]func(context.Context, *testing.T, *kind.Docker, string, rig.Parts){
+		"cluster": testCluster, "journey": testJourney,
+	} { //nolint:paralleltest // The same.
+		t.Run(name, func(t *testing.T) { run(ctx, t, docker, root, made) })
+	}
+}
+
+// testCluster is about a cluster whose nodes have had cri-proxy from the start.
+func testCluster(ctx context.Context, t *testing.T, docker *kind.Docker, root string, made rig.Parts) {
+	t.Helper()
+	c := newCluster(ctx, t, docker, root, made)
+	for _, part := range parts() {
 		t.Run(part.name, func(t *testing.T) { part.run(ctx, t, c) })
 	}
 }
@@ -34,6 +49,7 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"nodes", testNodes},
+		{"page", testPage},
 		{"kind-load", testLoad},
 		{"deployments", testDeployments},
 		{"hooks", testHooks},
@@ -42,6 +58,7 @@ func parts() []part {
 		{"docker-restart", testRestarted},
 		{"graceful-shutdown", testShutdown},
 		{"taken-name", testTakenName},
+		{"page-to-its-end", testPageRead},
 		{"kind-down", testDown},
 	}
 }
@@ -91,13 +108,9 @@ func interruptible(t *testing.T) context.Context {
 }
 
 // newCluster makes the cluster as a user does.
-func newCluster(ctx context.Context, t *testing.T) *cluster {
+func newCluster(ctx context.Context, t *testing.T, docker *kind.Docker, root string, parts rig.Parts) *cluster {
 	t.Helper()
-	docker, root, parts := newDocker(ctx, t)
-	if err := docker.BuildBase(ctx, parts, root, t.Output()); err != nil {
-		t.Fatal(err)
-	}
-	c, err := docker.Up(ctx, root, parts, "e2e", t.Output())
+	c, err := docker.Up(ctx, root, parts, "cri-proxy", t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +119,7 @@ func newCluster(ctx context.Context, t *testing.T) *cluster {
 			c.Logs(context.WithoutCancel(ctx), t.Output())
 		}
 	})
-	return &cluster{c, root}
+	return &cluster{c, root, blocksOf(t, root, page, "kind"), map[int]bool{}}
 }
 
 // newDocker builds what is missing and starts a daemon.

@@ -3,7 +3,6 @@ package kind_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -31,14 +30,14 @@ func testUnit(ctx context.Context, t *testing.T, c *cluster) {
 // kubelet some thirty seconds to say.
 func testStopped(ctx context.Context, t *testing.T, c *cluster) {
 	t.Helper()
-	c.on(ctx, t, c.Worker(), "systemctl", "stop", "cri-proxy")
+	c.as(ctx, t, "systemctl stop cri-proxy")
 	wait(ctx, t, func() error {
 		if c.isReady(ctx, c.Worker()) == nil {
 			return errors.New("the node is ready without cri-proxy")
 		}
 		return nil
 	})
-	c.on(ctx, t, c.Worker(), "systemctl", "start", "cri-proxy")
+	c.as(ctx, t, "systemctl start cri-proxy")
 	within(ctx, t, recovery, func() error { return c.isReady(ctx, c.Worker()) })
 }
 
@@ -52,19 +51,17 @@ func testKilled(ctx context.Context, t *testing.T, c *cluster) {
 	}
 }
 
-// testUpgraded puts another binary in the place of the running one.
+// testUpgraded puts another binary in the place of the running one, and then
+// another configuration.
 func testUpgraded(ctx context.Context, t *testing.T, c *cluster) {
 	t.Helper()
-	const path = "/usr/local/bin/cri-proxy"
-	before := c.mainPID(ctx, t)
-	if _, err := c.Run(ctx, nil, "cp", filepath.Join(c.root, "bin", "cri-proxy"), c.Worker()+":"+path+".new"); err != nil {
-		t.Fatal(err)
-	}
-	c.on(ctx, t, c.Worker(), "mv", path+".new", path)
-	c.on(ctx, t, c.Worker(), "systemctl", "restart", "cri-proxy")
-	within(ctx, t, recovery, func() error { return c.answersAs(ctx, before) })
-	if err := c.isReady(ctx, c.Worker()); err != nil {
-		t.Error(err)
+	for _, command := range []string{"docker cp bin/cri-proxy", "docker cp configs/kind/config.toml"} {
+		before := c.mainPID(ctx, t)
+		c.as(ctx, t, command)
+		within(ctx, t, recovery, func() error { return c.answersAs(ctx, before) })
+		if err := c.isReady(ctx, c.Worker()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
