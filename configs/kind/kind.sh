@@ -41,7 +41,7 @@ has_cluster() {
 build_image() {
 	context=$(mktemp --directory)
 	trap 'rm -rf "$context"' EXIT
-	cp "$here"/* "$context/"
+	cp "$here"/* "$here"/../systemd/* "$context/"
 	install -m 755 "$PROXY" "$context/cri-proxy"
 	# One that this builds on may be on this machine only, so nothing is pulled anew.
 	docker build ${BASE:+--build-arg "BASE=$BASE"} --tag "cri-proxy/node:$CLUSTER" "$context" ||

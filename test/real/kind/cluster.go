@@ -55,9 +55,12 @@ func (c *Cluster) config() (path string, err error) {
 	if containerd != "" {
 		content += patch(containerd)
 	}
-	path = c.file("cluster.yaml")
+	path = c.Config()
 	return path, os.WriteFile(path, []byte(content+after), 0o644)
 }
+
+// Config is the file that it was made by.
+func (c *Cluster) Config() string { return c.file("cluster.yaml") }
 
 // patch is an item of a YAML list of texts.
 func patch(text string) string {

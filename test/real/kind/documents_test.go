@@ -2,9 +2,13 @@ package kind_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/cri-proxy/cri-proxy/test/real/kind"
 	"github.com/cri-proxy/cri-proxy/test/real/rig"
 )
 
@@ -50,18 +54,50 @@ func (c *cluster) as(ctx context.Context, t *testing.T, text string) string {
 	return ""
 }
 
-// testPage: what the page says of a cluster that was just made, and there is
-// nothing in it that no part has executed.
+// testPage: what the page says of a cluster that was just made.
 func testPage(ctx context.Context, t *testing.T, c *cluster) {
 	t.Helper()
 	said := c.as(ctx, t, "crictl pods")
 	for _, part := range []string{
-		"crun runc second", " crun\n", " second\n", "crun (", "-address /run/containerd/containerd.sock", "-address /run/containerd-second/containerd.sock",
+		" crun runc second\n", " crun\n", " second\n", "runc (default)  containerd", "-address /run/containerd/containerd.sock", "-address /run/containerd-second/containerd.sock",
 	} {
 		wantContains(t, said, part)
 	}
 }
 
+// testPageByHand makes the cluster by hand. Two files are changed: this machine
+// has another base image, and restrictions.
+func testPageByHand(ctx context.Context, t *testing.T, c *cluster) {
+	t.Helper()
+	c.as(ctx, t, "mkdir -p bin/my-node")
+	folder := filepath.Join(c.root, "bin", "my-node")
+	t.Cleanup(func() {
+		if err := os.RemoveAll(folder); err != nil {
+			t.Error(err)
+		}
+	})
+	recipe, err := os.ReadFile(filepath.Join(folder, "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipe = regexp.MustCompile(`(?m)^ARG BASE=.*$`).ReplaceAll(recipe, []byte("ARG BASE="+kind.Base))
+	config, err := os.ReadFile(c.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"Dockerfile": recipe, "cluster.yaml": config} {
+		if err := os.WriteFile(filepath.Join(folder, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.as(ctx, t, "docker build --tag my-node .")
+	c.ready(ctx, t, "pod/example-runc", "pod/example-crun", "pod/example-second")
+	if text, err := c.User(ctx, "kind delete cluster"); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+}
+
+// testPageRead: there is nothing on the page that no part has executed.
 func testPageRead(_ context.Context, t *testing.T, c *cluster) {
 	t.Helper()
 	for i, block := range c.page {

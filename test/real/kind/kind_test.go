@@ -24,11 +24,8 @@ func TestKind(t *testing.T) { //nolint:paralleltest // It has the machine for it
 	if err := docker.BuildBase(ctx, made, root, t.Output()); err != nil {
 		t.Fatal(err)
 	}
-	for name, run := range map[string]func(context.Context, *testing.T, *kind.Docker, string, rig.Parts){
-		"cluster": testCluster, "journey": testJourney,
-	} { //nolint:paralleltest // The same.
-		t.Run(name, func(t *testing.T) { run(ctx, t, docker, root, made) })
-	}
+	t.Run("cluster", func(t *testing.T) { testCluster(ctx, t, docker, root, made) }) //nolint:paralleltest // The same.
+	t.Run("journey", func(t *testing.T) { testJourney(ctx, t, docker, root, made) }) //nolint:paralleltest // The same.
 }
 
 // testCluster is about a cluster whose nodes have had cri-proxy from the start.
@@ -58,8 +55,9 @@ func parts() []part {
 		{"docker-restart", testRestarted},
 		{"graceful-shutdown", testShutdown},
 		{"taken-name", testTakenName},
-		{"page-to-its-end", testPageRead},
 		{"kind-down", testDown},
+		{"by-hand", testPageByHand},
+		{"page-to-its-end", testPageRead},
 	}
 }
 

@@ -3,6 +3,7 @@ package kind_test
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func testUnit(ctx context.Context, t *testing.T, c *cluster) {
 // kubelet some thirty seconds to say.
 func testStopped(ctx context.Context, t *testing.T, c *cluster) {
 	t.Helper()
-	c.as(ctx, t, "systemctl stop cri-proxy")
+	c.as(ctx, t, "systemctl stop cri-proxy.socket")
 	wait(ctx, t, func() error {
 		if c.isReady(ctx, c.Worker()) == nil {
 			return errors.New("the node is ready without cri-proxy")
@@ -55,14 +56,20 @@ func testKilled(ctx context.Context, t *testing.T, c *cluster) {
 // another configuration.
 func testUpgraded(ctx context.Context, t *testing.T, c *cluster) {
 	t.Helper()
-	for _, command := range []string{"docker cp bin/cri-proxy", "docker cp configs/kind/config.toml"} {
-		before := c.mainPID(ctx, t)
-		c.as(ctx, t, command)
-		within(ctx, t, recovery, func() error { return c.answersAs(ctx, before) })
-		if err := c.isReady(ctx, c.Worker()); err != nil {
-			t.Error(err)
-		}
+	before := c.mainPID(ctx, t)
+	c.as(ctx, t, "docker cp bin/cri-proxy")
+	within(ctx, t, recovery, func() error { return c.answersAs(ctx, before) })
+	if err := c.isReady(ctx, c.Worker()); err != nil {
+		t.Error(err)
 	}
+	c.as(ctx, t, "docker cp configs/kind/config.toml")
+	within(ctx, t, recovery, func() error {
+		text, err := c.On(ctx, c.Worker(), "cri-proxy", "status")
+		if err == nil && !regexp.MustCompile(`(?m)^RELOAD +done `).MatchString(text) {
+			err = errors.New("no configuration was reloaded:\n" + text)
+		}
+		return err
+	})
 }
 
 func (c *cluster) mainPID(ctx context.Context, t *testing.T) string {
