@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -191,7 +192,7 @@ func testUpgrade(ctx context.Context, t *testing.T, j *journey) {
 	}
 	j.lives(ctx, t, "upgrade")
 	j.stage(t, "restart")
-	j.shell(ctx, t, "systemctl restart cri-proxy")
+	j.shell(ctx, t, "for i in $(seq 10); do systemctl restart cri-proxy; done")
 	j.lives(ctx, t, "restart")
 }
 
@@ -200,16 +201,30 @@ func (j *journey) mainPID(ctx context.Context, t *testing.T) string {
 	return strings.TrimSpace(j.on(ctx, t, j.Control(), "systemctl", "show", "--property", "MainPID", "--value", "cri-proxy"))
 }
 
-// testKill: systemd starts the proxy again, and who calls meanwhile waits.
+// testKill: systemd starts the proxy again, and who calls meanwhile waits. A call
+// that was in flight fails.
 func testKill(ctx context.Context, t *testing.T, j *journey) {
 	t.Helper()
 	j.stage(t, "kill")
-	at := strings.TrimSpace(j.shell(ctx, t, "kill -9 $(systemctl show --property MainPID --value cri-proxy); date +%s%N"))
+	inFlight := make(chan string, 1)
+	go func() {
+		id := strings.TrimPrefix(j.pods["before"].ID, "containerd://")
+		text, err := j.Shell(ctx, j.Control(), "/root", "crictl --runtime-endpoint unix://"+criSocket+" --timeout 60s exec --sync "+id+" /bin/sleep 30")
+		inFlight <- fmt.Sprint(text, err)
+	}()
+	wait(ctx, t, func() error {
+		_, err := j.Shell(ctx, j.Control(), "/root",
+			`curl --silent --unix-socket /run/cri-proxy/admin.sock http://proxy/metrics | grep 'cri_proxy_requests_in_flight{method="ExecSync"} 1'`)
+		return err
+	})
+	// It is dead when systemd has seen it: until then it may have taken calls.
+	at := strings.TrimSpace(j.shell(ctx, t, "pid=$(systemctl show --property MainPID --value cri-proxy)\nkill -9 $pid\nwhile kill -0 $pid 2>/dev/null; do :; done\ndate +%s%N"))
 	nanoseconds, err := strconv.ParseInt(at, 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	j.killed = time.Unix(0, nanoseconds)
+	wantContains(t, <-inFlight, "code = Unavailable")
 	j.lives(ctx, t, "kill")
 }
 
