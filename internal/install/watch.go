@@ -20,7 +20,8 @@ const watchEvery = 200 * time.Millisecond
 
 // until tries again until it succeeds or patience ends.
 func (o Options) until(ctx context.Context, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, o.Patience)
+	ends := time.Now().Add(o.Patience)
+	ctx, cancel := context.WithDeadline(ctx, ends)
 	defer cancel()
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -30,7 +31,9 @@ func (o Options) until(ctx context.Context, try func(context.Context) error) err
 		if err == nil {
 			return nil
 		}
-		if last == nil || ctx.Err() == nil { // An error of the end itself says nothing.
+		// An error of the end itself says nothing. Who is asked sees the end as well, and
+		// may say so before it has come here.
+		if last == nil || ctx.Err() == nil && time.Until(ends) > watchEvery/4 {
 			last = err
 		}
 		select {
