@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +36,9 @@ func newInstall(f *flags) *cobra.Command {
 				_, err := fmt.Fprint(c.OutOrStdout(), plan.Diff())
 				return err
 			}
-			if err := plan.Install(c.Context()); err != nil {
+			ctx, stop := hungUp(c.Context())
+			defer stop()
+			if err := plan.Install(ctx); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(c.OutOrStdout(), "the kubelet runs on cri-proxy; cri-proxy doctor looks at the rest")
@@ -60,6 +65,7 @@ func newUninstall(f *flags) *cobra.Command {
 				_, printErr := fmt.Fprint(c.OutOrStdout(), diff)
 				return errors.Join(err, printErr)
 			}
+			signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE) // It goes on to its end.
 			if err := install.Uninstall(c.Context(), o); err != nil {
 				return err
 			}
@@ -70,6 +76,17 @@ func newUninstall(f *flags) *cobra.Command {
 	addInstallFlags(c, &o, &dryRun)
 	c.Flags().BoolVar(&o.Force, "force", false, "restore what was changed since, and do without the checks")
 	return c
+}
+
+// hungUp keeps the process when the terminal goes away, or the reader of what it
+// prints, since it would leave the node half changed. The first ends the context;
+// the second is an error of the next line.
+func hungUp(ctx context.Context) (context.Context, context.CancelFunc) {
+	signal.Ignore(syscall.SIGPIPE)
+	if signal.Ignored(syscall.SIGHUP) { // As nohup wants it.
+		return ctx, func() {}
+	}
+	return signal.NotifyContext(ctx, syscall.SIGHUP)
 }
 
 // addInstallFlags adds what install and uninstall have in common.

@@ -64,18 +64,29 @@ func (o Options) untouched(c change) (bool, error) {
 
 // write puts text in the place of a file at once, and on the disk.
 func (o Options) write(c change, text []byte) error {
-	path, err := filepath.EvalSymlinks(o.path(c.Path))
-	if errors.Is(err, fs.ErrNotExist) {
-		path, err = o.path(c.Path), nil
-	}
+	path, err := o.target(c)
 	if err != nil {
 		return err
 	}
 	return writeFile(path, text, c.Mode, c.UID, c.GID)
 }
 
+// target is the file itself, behind links.
+func (o Options) target(c change) (string, error) {
+	path, err := filepath.EvalSymlinks(o.path(c.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return o.path(c.Path), nil
+	}
+	return path, err
+}
+
+// halfOf begins the name under which a file is written, before it is renamed.
+func halfOf(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".cri-proxy-")
+}
+
 func writeFile(path string, text []byte, mode fs.FileMode, uid, gid int) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".cri-proxy-")
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(halfOf(path)))
 	if err != nil {
 		return err
 	}

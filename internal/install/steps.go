@@ -102,7 +102,8 @@ func (p *Plan) Install(ctx context.Context) error {
 func (p *Plan) undo(ctx context.Context, steps []step, reason error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
-	errs := []error{p.o.say("failed, so everything is put back: %v", reason)}
+	_ = p.o.say("failed, so everything is put back: %v", reason) //nolint:errcheck // The caller hears it too; what nobody reads must not keep the backups.
+	var errs []error
 	for i, s := range slices.Backward(steps) {
 		if s.undo == nil {
 			continue

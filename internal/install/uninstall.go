@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,10 +20,24 @@ var ErrNotInstalled = errors.New("cri-proxy install has changed nothing on this 
 
 // restore brings a file back to what it was.
 func (o Options) restore(c change) error {
+	err := o.removeHalves(c)
 	if c.Made {
-		return ignoreMissing(os.Remove(o.path(c.Path)))
+		return errors.Join(err, ignoreMissing(os.Remove(o.path(c.Path))))
 	}
-	return o.write(c, c.before)
+	return errors.Join(err, o.write(c, c.before))
+}
+
+// removeHalves removes what a write that was killed has left beside a file.
+func (o Options) removeHalves(c change) error {
+	path, err := o.target(c)
+	if err != nil {
+		return err
+	}
+	halves, err := filepath.Glob(halfOf(path) + "*")
+	for _, half := range halves {
+		err = errors.Join(err, ignoreMissing(os.Remove(half)))
+	}
+	return err
 }
 
 // Uninstall brings every file that was changed back to what it was, and the
