@@ -102,7 +102,7 @@ func testKilledInstall(ctx context.Context, t *testing.T, j *journey) {
 	before := j.tree(ctx, t)
 	for _, step := range []string{"wait for the proxy", "write /var/lib/kubelet/instance-config.yaml", "systemctl restart kubelet.service", "watch the node"} {
 		t.Run(strings.ReplaceAll(step, "/", "-"), func(t *testing.T) {
-			j.killInstall(ctx, t, step)
+			j.killInstall(ctx, t, step, "KILL", 137)
 			wantContains(t, j.refused(ctx, t, "cri-proxy install"), "finishes an installation that was killed")
 			j.again(ctx, t, "cri-proxy uninstall\n")
 			j.wantTree(ctx, t, before)
@@ -110,13 +110,19 @@ func testKilledInstall(ctx context.Context, t *testing.T, j *journey) {
 			j.lives(ctx, t, strings.ToLower("killed-"+strings.NewReplacer("/", "-", " ", "-", ".", "-").Replace(step)))
 		})
 	}
+	t.Run("hung up", func(t *testing.T) { // It is undone by itself, as by Ctrl-C.
+		j.killInstall(ctx, t, "watch the node", "HUP", 1)
+		j.wantTree(ctx, t, before)
+		j.onProxy(ctx, t, false)
+		j.lives(ctx, t, "hung-up")
+	})
 	j.shell(ctx, t, "rm /usr/local/bin/cri-proxy")
 	j.shell(ctx, t, "rm -r /var/lib/cri-proxy")
 	j.wantNothing(ctx, t)
 }
 
-// killInstall kills an installation as soon as it says that it begins a step.
-func (j *journey) killInstall(ctx context.Context, t *testing.T, step string) {
+// killInstall ends an installation by a signal as soon as it says that it begins a step.
+func (j *journey) killInstall(ctx context.Context, t *testing.T, step, signal string, want int) {
 	t.Helper()
 	cmd := j.Command(ctx, "docker", "exec", j.Control(), "sh", "-c", "echo $$ >/run/install.pid; exec cri-proxy install")
 	stdout, err := cmd.StdoutPipe()
@@ -131,10 +137,10 @@ func (j *journey) killInstall(ctx context.Context, t *testing.T, step string) {
 		t.Log(lines.Text())
 		if lines.Text() == step {
 			found = true
-			j.shell(ctx, t, "kill -9 $(cat /run/install.pid); rm /run/install.pid")
+			j.shell(ctx, t, "kill -"+signal+" $(cat /run/install.pid); rm /run/install.pid")
 		}
 	}
-	if code := exitCode(cmd.Wait()); !found || code != 137 {
+	if code := exitCode(cmd.Wait()); !found || code != want {
 		t.Fatalf("install was to be killed at %q (seen: %t), and ended with exit code %d", step, found, code)
 	}
 }
