@@ -14,7 +14,9 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/cri-proxy/cri-proxy/test/real/rig"
 )
@@ -33,14 +35,19 @@ func testConfigPart(ctx context.Context, t *testing.T, d *documented, b rig.Bloc
 	}
 }
 
-// completed gives each handler that a part names a backend, and adds what every
-// configuration has.
+// completed gives each handler that a part names a backend, each backend that it
+// names a socket, and adds what every configuration has.
 func completed(part string) string {
 	handlers := map[string]bool{"runc": true}
 	for _, name := range regexp.MustCompile(`(?m)^\[+handlers\.([a-z0-9-]+)`).FindAllStringSubmatch(part, -1) {
 		handlers[name[1]] = true
 	}
 	var rest strings.Builder
+	for _, name := range regexp.MustCompile(`(?m)^backend = "([a-z0-9-]+)"`).FindAllStringSubmatch(part, -1) {
+		if table := "[backends." + name[1] + "]"; !strings.Contains(part, table) {
+			fmt.Fprintf(&rest, "%s\nendpoint = \"/run/%s.sock\"\n", table, name[1])
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(handlers)) {
 		if !strings.Contains(part, "[handlers."+name+"]") {
 			fmt.Fprintf(&rest, "[handlers.%s]\nbackend = \"completed\"\n", name)
@@ -74,17 +81,20 @@ func testMistakes(ctx context.Context, t *testing.T, d *documented, b rig.Block)
 
 // testContainerd: containerd takes it, and has each of its values.
 func testContainerd(ctx context.Context, t *testing.T, d *documented, b rig.Block) {
-	file := filepath.Join(t.TempDir(), "config.toml")
-	if err := os.WriteFile(file, []byte("version = 3\n"+b.Text), 0o600); err != nil {
+	file, text := filepath.Join(t.TempDir(), "config.toml"), b.Text
+	if !strings.Contains(text, "\nversion = ") { // A part.
+		text = "version = 3\n" + text
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	output, err := exec.CommandContext(ctx, filepath.Join(d.Parts.Containerd, "containerd"), "--config", file, "config", "dump").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
-	values := regexp.MustCompile(`(?m)^(\w+ = )"(.*)"$`).FindAllStringSubmatch(b.Text, -1)
-	if len(values) < 2 {
-		t.Errorf("only %d values", len(values))
+	values := regexp.MustCompile(`(?m)^(\w+ = )"([^"]*)"`).FindAllStringSubmatch(b.Text, -1)
+	if len(values) == 0 {
+		t.Error("no values")
 	}
 	for _, value := range values {
 		wantContains(t, string(output), value[1]+"'"+value[2]+"'\n")
@@ -141,6 +151,16 @@ func testAnnotations(ctx context.Context, t *testing.T, d *documented, b rig.Blo
 	}
 	if want := []string{"PostStart httpGet delivered", "PreStop exec failed", "PreStop sleep delivered"}; !slices.Equal(got, want) {
 		t.Errorf("the hooks are %q, want %q", got, want)
+	}
+}
+
+// testObjects: Kubernetes has objects of these kinds, with these fields.
+func testObjects(_ context.Context, t *testing.T, _ *documented, b rig.Block) {
+	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	for object := range strings.SplitSeq(b.Text, "---\n") {
+		if _, _, err := decoder.Decode([]byte(object), nil, nil); err != nil {
+			t.Errorf("%s:%d: %v", b.File, b.Line, err)
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ func documentTests() map[string]struct{ language, how string } {
 		"containerd":      {"toml", "TestDocuments: a part of containerd's configuration, for a real containerd"},
 		"kubelet":         {"yaml", "TestDocuments: the kubelet's configuration file, for cri-proxy doctor; in make e2e, for a real kubelet"},
 		"annotations":     {"yaml", "TestDocuments: annotations of a real pod"},
+		"objects":         {"yaml", "TestDocuments: objects of Kubernetes, for its own strict decoder"},
 		"unit":            {"ini", "TestDocuments: lines of the shipped systemd units"},
 		"make":            {"sh", "TestDocumentedTargets: targets that are run by whom it says"},
 		"journey":         {"sh", "make e2e-kind: a plain node with systemd, on which cri-proxy is installed"},
@@ -160,7 +161,7 @@ func TestDocuments(t *testing.T) {
 	d := newDocumented(ctx, t, blocks)
 	tests := map[string]func(context.Context, *testing.T, *documented, rig.Block){
 		"node": testNode, "config": testConfig, "config-part": testConfigPart, "config-mistakes": testMistakes,
-		"containerd": testContainerd, "kubelet": testKubelet, "annotations": testAnnotations, "unit": testUnit,
+		"containerd": testContainerd, "kubelet": testKubelet, "annotations": testAnnotations, "objects": testObjects, "unit": testUnit,
 	}
 	ran := map[string]bool{}
 	for _, b := range blocks {
