@@ -107,7 +107,7 @@ $(KIND_BINARY):
 	@mkdir -p $(@D)
 	cd $(KIND_MODULE) && CGO_ENABLED=0 $(GO) build -trimpath -o $@.$$$$ sigs.k8s.io/kind && mv $@.$$$$ $@
 
-e2e-kind: ## run kind-up without a registry and test the cluster; builds Kubernetes and a node image (root)
+e2e-kind: ## run kind-up without a registry and test the cluster, and an installation on a plain node; builds Kubernetes (root)
 	@[ "$$(id -u)" = 0 ] || { echo "e2e-kind starts a Docker daemon and real nodes, which needs root: sudo make e2e-kind" >&2; exit 1; }
 	$(DEPS) kind
 	@$(MAKE) --no-print-directory $(KIND_BINARY)

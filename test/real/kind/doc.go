@@ -1,6 +1,7 @@
 // Package kind runs a real kind cluster without a network: a Docker daemon of its
 // own, a node image made of Debian and of Go modules in place of kindest/node,
-// and "make kind-up" on top of both, which is what users type.
+// and "make kind-up" on top of both, which is what users type. A plain cluster on
+// the same image is a node to install the packages on.
 //
 // The daemon and all nodes live in namespaces of their own: the kernel ends them
 // with the test, however that ends, and nothing of theirs is seen on the
