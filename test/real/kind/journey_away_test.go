@@ -99,6 +99,18 @@ func testByHand(ctx context.Context, t *testing.T, j *journey) {
 	}
 }
 
+// testBackup: the state is copied, and the node goes on. Callers are refused
+// meanwhile, so that it comes after those who must not be.
+func testBackup(ctx context.Context, t *testing.T, j *journey) {
+	t.Helper()
+	for _, block := range blocksOf(t, j.root, "docs/operations.md", "journey") {
+		j.execute(ctx, t, block)
+	}
+	j.shell(ctx, t, "test -s /var/lib/cri-proxy/state.db.copy && rm /var/lib/cri-proxy/state.db.copy")
+	j.onProxy(ctx, t, true)
+	j.lives(ctx, t, "backup")
+}
+
 // testEmergency: the proxy cannot run any more, nor can its program.
 func testEmergency(ctx context.Context, t *testing.T, j *journey) {
 	t.Helper()

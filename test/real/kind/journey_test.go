@@ -58,6 +58,7 @@ func testJourney(ctx context.Context, t *testing.T, docker *kind.Docker, root st
 		{"broken", testBroken},
 		{"killed-install", testKilledInstall},
 		{"by-hand", testByHand},
+		{"backup", testBackup},
 		{"emergency", testEmergency},
 		{"emergency-installed", testEmergencyInstalled},
 	} {
@@ -129,9 +130,9 @@ func (j *journey) again(ctx context.Context, t *testing.T, text string) {
 func (j *journey) execute(ctx context.Context, t *testing.T, block rig.Block) string {
 	t.Helper()
 	text, err := j.Shell(ctx, j.Control(), "/root", block.Text)
-	t.Logf("%s, line %d:\n%s---\n%s", guide, block.Line, block.Text, text)
+	t.Logf("%s, line %d:\n%s---\n%s", block.File, block.Line, block.Text, text)
 	if err != nil {
-		t.Fatalf("%s, line %d: %v", guide, block.Line, err)
+		t.Fatalf("%s, line %d: %v", block.File, block.Line, err)
 	}
 	return text
 }
