@@ -85,6 +85,7 @@ func newNode(t *testing.T, m manager) *node {
 	n.program("sh", "/bin/sh")
 	n.program("grep", "/usr/bin/grep")
 	n.program("rm", "/usr/bin/rm")
+	n.program("rmdir", "/usr/bin/rmdir")
 	n.write("/usr/bin/systemctl", "#!/bin/sh\necho \"$*\" >> /var/log/systemctl\n")
 	if err := os.Chmod(filepath.Join(n.root, "usr/bin/systemctl"), 0o755); err != nil {
 		t.Fatal(err)
