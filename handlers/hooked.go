@@ -100,7 +100,7 @@ func (r *Runtime) sandboxHandler(ctx context.Context, b *backend.Backend, id str
 	if pinned, ok := r.Index.Pinned(backend.PodOf(found.GetMetadata())); ok {
 		return found.GetId(), pinned, nil
 	}
-	handler, _ = r.Table.Public(b.Name, []byte(found.GetRuntimeHandler()))
+	handler = r.Table.HandlerOf(b.Name, found.GetRuntimeHandler())
 	return found.GetId(), handler, nil
 }
 

@@ -82,7 +82,7 @@ func (s *Service) askFor(ctx context.Context, b *backend.Backend, id string) (ro
 	found := routing.Sandbox{ID: answer.GetStatus().GetId(), Backend: b.Name}
 	var pinned bool
 	if found.Handler, pinned = s.Index.Pinned(backend.PodOf(answer.GetStatus().GetMetadata())); !pinned {
-		found.Handler, _ = s.Table.Public(b.Name, []byte(answer.GetStatus().GetRuntimeHandler()))
+		found.Handler = s.Table.HandlerOf(b.Name, answer.GetStatus().GetRuntimeHandler())
 	}
 	return found, nil
 }

@@ -285,7 +285,7 @@ func (s *Set) sandboxRecord(b *Backend, p *runtimeapi.PodSandbox) routing.Sandbo
 		Ready:       p.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY,
 		Annotations: p.GetAnnotations(),
 	}
-	record.Handler, _ = s.Table.Public(b.Name, []byte(p.GetRuntimeHandler()))
+	record.Handler = s.Table.HandlerOf(b.Name, p.GetRuntimeHandler())
 	if pinned, ok := s.Index.Pinned(record.Pod); ok {
 		if h, err := s.Table.Find(pinned); err == nil && h.Backend == b.Name {
 			record.Handler = pinned

@@ -151,6 +151,19 @@ func (t *Table) Public(backend string, runtime []byte) (string, bool) {
 	return name, ok
 }
 
+// HandlerOf returns the handler of a sandbox that a backend lists with a runtime;
+// "" where there is none. A pod without a RuntimeClass that was made before this
+// program came has no runtime there, and is the default handler's.
+func (t *Table) HandlerOf(backend, runtime string) string {
+	if name, ok := t.public[backend][runtime]; ok {
+		return name
+	}
+	if runtime == "" && t.handlers[t.standard].Backend == backend {
+		return t.standard
+	}
+	return ""
+}
+
 // Renames reports whether handler names of this backend differ from the
 // runtimes' names, so that its answers must be rewritten.
 func (t *Table) Renames(backend string) bool { return t.renames[backend] }
