@@ -164,6 +164,17 @@ func testObjects(_ context.Context, t *testing.T, _ *documented, b rig.Block) {
 	}
 }
 
+// testKindConfig: the patches for kubeadm are those of the shipped cluster.
+func testKindConfig(_ context.Context, t *testing.T, d *documented, b rig.Block) {
+	type config struct{ KubeadmConfigPatches []string }
+	var said, shipped config
+	err := errors.Join(yaml.Unmarshal([]byte(b.Text), &said),
+		yaml.Unmarshal([]byte(read(t, filepath.Join(d.Options.Root, "configs/kind/cluster.yaml"))), &shipped))
+	if err != nil || len(said.KubeadmConfigPatches) == 0 || !slices.Equal(said.KubeadmConfigPatches, shipped.KubeadmConfigPatches) {
+		t.Errorf("%s:%d: %v, %q, and shipped is %q", b.File, b.Line, err, said.KubeadmConfigPatches, shipped.KubeadmConfigPatches)
+	}
+}
+
 // testUnit: its lines are in the shipped unit that its comment names.
 func testUnit(_ context.Context, t *testing.T, d *documented, b rig.Block) {
 	lines := strings.Split(strings.TrimSpace(b.Text), "\n")

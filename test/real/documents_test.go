@@ -27,7 +27,8 @@ func documentTests() map[string]struct{ language, how string } {
 		"unit":            {"ini", "TestDocuments: lines of the shipped systemd units"},
 		"make":            {"sh", "TestDocumentedTargets: targets that are run by whom it says"},
 		"journey":         {"sh", "make e2e-kind: a plain node with systemd, on which cri-proxy is installed"},
-		"kind":            {"", "make e2e-kind: the cluster of make kind-up"},
+		"kind-config":     {"yaml", "TestDocuments: the part of the shipped cluster that counts"},
+		"kind":            {"sh", "make e2e-kind: the cluster of make kind-up"},
 		"monitoring":      {"sh", "the test of configs/monitoring"},
 		"prometheus":      {"yaml", "the test of configs/monitoring"},
 	}
@@ -161,7 +162,7 @@ func TestDocuments(t *testing.T) {
 	d := newDocumented(ctx, t, blocks)
 	tests := map[string]func(context.Context, *testing.T, *documented, rig.Block){
 		"node": testNode, "config": testConfig, "config-part": testConfigPart, "config-mistakes": testMistakes,
-		"containerd": testContainerd, "kubelet": testKubelet, "annotations": testAnnotations, "objects": testObjects, "unit": testUnit,
+		"containerd": testContainerd, "kubelet": testKubelet, "annotations": testAnnotations, "objects": testObjects, "kind-config": testKindConfig, "unit": testUnit,
 	}
 	ran := map[string]bool{}
 	for _, b := range blocks {
