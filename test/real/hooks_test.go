@@ -257,7 +257,8 @@ func (h *hooked) awaitRecord(ctx context.Context, container, hook, state string)
 	})
 }
 
-// hookMetrics are the counts of deliveries of a handler, by event and result.
+// hookMetrics are the counts of deliveries of a handler, by event and result,
+// without those that are 0.
 func (h *hooked) hookMetrics(ctx context.Context, t *testing.T, handler string) map[string]int {
 	t.Helper()
 	text, err := h.proxy.AdminGet(ctx, "/metrics")
@@ -270,7 +271,7 @@ func (h *hooked) hookMetrics(ctx context.Context, t *testing.T, handler string) 
 		var count int
 		line = strings.NewReplacer(`"`, " ", ",", " ").Replace(line)
 		format := "cri_proxy_hook_deliveries_total{event= %s  handler= " + handler + "  result= %s } %d"
-		if _, err := fmt.Sscanf(line, format, &event, &result, &count); err == nil {
+		if _, err := fmt.Sscanf(line, format, &event, &result, &count); err == nil && count > 0 {
 			counts[event+" "+result] = count
 		}
 	}
